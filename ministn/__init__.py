@@ -1,0 +1,27 @@
+"""ministn: Spatial Transformer Networks from scratch, to be read.
+
+Importing it loads NumPy and nothing heavier: Numba comes with the first kernel, CuPy with the first GPU array.
+"""
+
+from ministn import functional, ops
+from ministn.autodiff import Function, GradcheckError, Tensor, gradcheck, no_grad
+from ministn.backend import get_num_threads, set_num_threads, use_kernels
+from ministn.random import manual_seed
+
+tensor = Tensor
+__version__ = "0.1.0"
+
+__all__ = [
+    "Function",
+    "GradcheckError",
+    "Tensor",
+    "functional",
+    "get_num_threads",
+    "gradcheck",
+    "manual_seed",
+    "no_grad",
+    "ops",
+    "set_num_threads",
+    "tensor",
+    "use_kernels",
+]

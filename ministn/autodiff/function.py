@@ -1,0 +1,119 @@
+"""Function: one differentiable operation, its forward and its backward side by side.
+
+A subclass writes two methods on raw arrays. The instance itself is the context in which `forward` leaves what
+`backward` will need:
+
+>>> class Square(Function):
+...     def forward(self, x):
+...         self.x = x
+...         return x * x
+...     def backward(self, grad_output):
+...         return 2 * self.x * grad_output  # d(x^2)/dx = 2x
+>>> x = Tensor(3.0, requires_grad=True)
+>>> Square.apply(x).backward()
+>>> x.grad.item()
+6.0
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from ministn.autodiff.tensor import Tensor
+from ministn.backend import Array, device_of
+
+
+class _Recording(threading.local):
+    enabled = True  # each thread records its own graph
+
+
+_recording = _Recording()
+
+
+@contextlib.contextmanager
+def no_grad() -> Iterator[None]:
+    """Within the block, operations compute values only: nothing is recorded, nothing is kept for `backward`."""
+    before, _recording.enabled = _recording.enabled, False
+    try:
+        yield
+    finally:
+        _recording.enabled = before
+
+
+class Function:
+    """A node of the graph. `apply` runs `forward` and links the result to the inputs.
+
+    Attributes
+    ----------
+    inputs : tuple of Tensor
+        The tensors `forward` was called with.
+    needs_grad : tuple of bool
+        For each input, whether `backward` must compute its gradient; it may return None for the others.
+    """
+
+    inputs: tuple[Tensor, ...]
+    needs_grad: tuple[bool, ...]
+
+    def forward(self, *arrays: Array) -> Array:
+        """The output array, from the input arrays."""
+        raise NotImplementedError
+
+    def backward(self, grad_output: Array) -> Array | tuple[Array | None, ...]:
+        """The gradient with respect to each input, from the gradient with respect to the output.
+
+        `grad_output` must not be written to: other branches of the graph may hold the same array.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def apply(cls, *inputs: Tensor, **options: Any) -> Tensor:
+        """The Function, built with `options`, called on `inputs`.
+
+        Raises
+        ------
+        TypeError
+            If an input is no Tensor, or if two of them differ in floating-point dtype or in device.
+        """
+        return cls(**options)(*inputs)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        _check_inputs(type(self).__name__, inputs)
+        recorded = _recording.enabled and any(tensor.requires_grad for tensor in inputs)
+        self.needs_grad = tuple(recorded and tensor.requires_grad for tensor in inputs)
+        data = self.forward(*(tensor.data for tensor in inputs))
+        if not recorded:
+            return Tensor(data)
+        self.inputs = inputs
+        return Tensor(data, requires_grad=True, creator=self)
+
+    def input_gradients(self, grad_output: Array) -> tuple[Array | None, ...]:
+        """`backward`'s answer as a tuple with one entry per input."""
+        gradients = self.backward(grad_output)
+        return gradients if isinstance(gradients, tuple) else (gradients,)
+
+    def release(self) -> None:
+        """Forget the inputs and everything `forward` saved, once the backward sweep has passed."""
+        self.__dict__.clear()
+
+    def __getattr__(self, name: str) -> Any:  # only called when the attribute is missing
+        if name == "inputs":
+            raise RuntimeError(
+                f"{type(self).__name__}: the graph was freed by an earlier backward(); "
+                "pass retain_graph=True there to call it again"
+            )
+        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+
+
+def _check_inputs(name: str, inputs: tuple[Tensor, ...]) -> None:
+    for tensor in inputs:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name}: expected a Tensor, got {type(tensor).__name__}; wrap it with ministn.tensor(...)")
+    dtypes = sorted({str(tensor.dtype) for tensor in inputs if tensor.dtype.kind == "f"})
+    if len(dtypes) > 1:  # promoting silently would hide a float64 that slows everything down
+        raise TypeError(f"{name}: expected inputs of one dtype, got {' and '.join(dtypes)}; convert with .astype(...)")
+    devices = sorted({device_of(tensor.data) for tensor in inputs})
+    if len(devices) > 1:
+        raise TypeError(f"{name}: expected inputs on one device, got {' and '.join(devices)}; move with .to(...)")

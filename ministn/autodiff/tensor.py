@@ -1,0 +1,213 @@
+"""Tensor: an array that remembers which Function made it, and the backward sweep that follows those links.
+
+The graph is made of links Tensor -> creator (a Function) -> inputs (Tensors), never the other way, so it has no
+cycles and vanishes with its last Tensor, without waiting for the garbage collector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ministn.backend import Array, array_module, device_of, is_array
+
+if TYPE_CHECKING:
+    from ministn.autodiff.function import Function
+
+
+class Tensor:
+    """An array with a gradient.
+
+    Parameters
+    ----------
+    data : array, number or nested list
+        An array is kept as it is, not copied. Python numbers and lists of them become float32 (or int64, or bool).
+    requires_grad : bool
+        Whether `backward` should leave the gradient with respect to this tensor in `grad`.
+
+    Attributes
+    ----------
+    data : numpy.ndarray or cupy.ndarray
+    grad : Tensor or None
+        Sum of the gradients of all `backward` calls since it was last set to None; shape and dtype of `data`.
+    """
+
+    __slots__ = ("__weakref__", "_retains_grad", "creator", "data", "grad", "requires_grad")
+    __array_priority__ = 100  # array + Tensor calls Tensor.__radd__
+    __array_ufunc__ = None
+
+    def __init__(self, data: Any, requires_grad: bool = False, creator: Function | None = None) -> None:
+        if not is_array(data):
+            numpy_scalar = isinstance(data, np.generic)  # what NumPy makes of a 0-d result: it has its dtype already
+            data = np.asarray(data)
+            if (
+                data.dtype == np.float64 and not numpy_scalar
+            ):  # what NumPy makes of Python floats; a float64 array stays float64
+                data = data.astype(np.float32)
+        if data.dtype.kind not in "fiub" or (data.dtype.kind == "f" and data.dtype.itemsize not in (4, 8)):
+            raise TypeError(f"Tensor: expected float32, float64, integer or bool data, got {data.dtype}")
+        if not data.dtype.isnative:
+            data = data.astype(data.dtype.newbyteorder("="))
+        if requires_grad and data.dtype.kind != "f":
+            raise TypeError(f"Tensor: only floating-point data can require a gradient, got {data.dtype}")
+        self.data: Array = data
+        self.grad: Tensor | None = None
+        self.requires_grad = requires_grad
+        self.creator = creator
+        self._retains_grad = False
+
+    # --- what the tensor is ---------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.data.shape)
+
+    @property
+    def ndim(self) -> int:
+        return int(self.data.ndim)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.data.dtype  # type: ignore[no-any-return]
+
+    @property
+    def device(self) -> str:
+        return device_of(self.data)
+
+    @property
+    def is_leaf(self) -> bool:
+        """True for tensors that no recorded operation made: parameters and data."""
+        return self.creator is None
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or the length of axis `dim`."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def numel(self) -> int:
+        """The number of elements."""
+        return int(self.data.size)
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """The data as a NumPy array, sharing memory where it can; an error where a gradient would be lost."""
+        if self.requires_grad:
+            raise RuntimeError("numpy(): this tensor takes part in a gradient; call .detach().numpy()")
+        return self.data if self.device == "cpu" else self.data.get()  # type: ignore[no-any-return]
+
+    def item(self) -> Any:
+        """The only element, as a Python number."""
+        return self.data.item()
+
+    def detach(self) -> Tensor:
+        """The same data, with no history and no gradient."""
+        return Tensor(self.data)
+
+    def retain_grad(self) -> None:
+        """Keep `grad` for a tensor inside the graph too; otherwise only leaves keep theirs."""
+        self._retains_grad = True
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        text = np.array2string(np.asarray(self.detach().numpy()), prefix="tensor(", separator=", ", precision=4)
+        made_by = f", creator={type(self.creator).__name__}" if self.creator else ""
+        return f"tensor({text}, dtype={self.dtype}{', requires_grad=True' * self.requires_grad}{made_by})"
+
+    # --- the backward sweep ---------------------------------------------------------------------------------------
+
+    def backward(self, gradient: Tensor | Array | None = None, retain_graph: bool = False) -> None:
+        """Add to every leaf's `grad` the derivative of this tensor, weighted by `gradient`.
+
+        The chain rule, one Function at a time, from this tensor back: a Function runs once the gradient with respect
+        to its output is complete, which a reverse topological order guarantees.
+
+        Parameters
+        ----------
+        gradient : Tensor or array of this tensor's shape, optional
+            The gradient of the final quantity with respect to this tensor; 1 by default, for a scalar loss.
+        retain_graph : bool
+            Keep what the Functions saved, so that `backward` can be called again on the same graph.
+
+        Raises
+        ------
+        RuntimeError
+            If no input requires a gradient, this is not a scalar and `gradient` is missing, or the graph was freed.
+        ValueError
+            If the shape or dtype of `gradient` is not this tensor's.
+        """
+        if not self.requires_grad:
+            raise RuntimeError("backward(): no tensor that this one was computed from requires a gradient")
+        if gradient is None:
+            if self.numel() != 1:
+                raise RuntimeError(f"backward(): expected a scalar or a gradient argument, got shape {self.shape}")
+            gradient = array_module(self.data).ones_like(self.data)
+        seed = gradient.data if isinstance(gradient, Tensor) else gradient
+        _check_gradient("backward()", seed, self)
+
+        gradients: dict[int, Array] = {id(self): seed}
+        for tensor in _reverse_topological_order(self):
+            gradient = gradients.pop(id(tensor), None)
+            if gradient is None:  # every path to this tensor passed through an input that needed no gradient
+                continue
+            gradient = np.asarray(gradient) if isinstance(gradient, np.generic) else gradient
+            function = tensor.creator
+            if function is None or tensor._retains_grad:
+                tensor.grad = Tensor(gradient if tensor.grad is None else tensor.grad.data + gradient)
+            if function is None:
+                continue
+            for parent, grad in zip(function.inputs, function.input_gradients(gradient), strict=True):
+                if parent.requires_grad and grad is not None:
+                    _check_gradient(type(function).__name__, grad, parent)
+                    seen = gradients.get(id(parent))
+                    gradients[id(parent)] = grad if seen is None else seen + grad
+            if not retain_graph:
+                function.release()
+
+    if (
+        TYPE_CHECKING
+    ):  # ministn.ops binds the operators and the methods (sum, reshape, ...): the engine knows no operation
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __add__(self, other: Any) -> Tensor: ...
+        def __radd__(self, other: Any) -> Tensor: ...
+        def __sub__(self, other: Any) -> Tensor: ...
+        def __rsub__(self, other: Any) -> Tensor: ...
+        def __mul__(self, other: Any) -> Tensor: ...
+        def __rmul__(self, other: Any) -> Tensor: ...
+        def __truediv__(self, other: Any) -> Tensor: ...
+        def __rtruediv__(self, other: Any) -> Tensor: ...
+        def __matmul__(self, other: Any) -> Tensor: ...
+        def __pow__(self, exponent: float) -> Tensor: ...
+        def __neg__(self) -> Tensor: ...
+        def __getitem__(self, index: Any) -> Tensor: ...
+
+
+def _reverse_topological_order(root: Tensor) -> Iterator[Tensor]:
+    """Depth-first post-order, reversed: a tensor comes after everything computed from it.
+
+    With a stack of its own instead of recursion, so that depth is not bound by Python's.
+    """
+    order: list[Tensor] = []
+    seen: set[int] = set()
+    stack = [(root, False)]
+    while stack:
+        tensor, inputs_done = stack.pop()
+        if inputs_done:
+            order.append(tensor)
+        elif id(tensor) not in seen:
+            seen.add(id(tensor))
+            stack.append((tensor, True))
+            if tensor.creator is not None:
+                stack.extend((parent, False) for parent in tensor.creator.inputs if parent.requires_grad)
+    return reversed(order)
+
+
+def _check_gradient(name: str, gradient: Array, tensor: Tensor) -> None:
+    """An edge of the graph carries a gradient of exactly the shape and dtype of its tensor."""
+    if gradient.shape != tensor.shape or gradient.dtype != tensor.dtype:
+        raise ValueError(
+            f"{name}: expected a gradient of shape {tensor.shape} and dtype {tensor.dtype}, "
+            f"got {tuple(gradient.shape)} and {gradient.dtype}"
+        )

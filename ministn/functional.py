@@ -1,0 +1,32 @@
+"""The flat menu of differentiable functions, under the names that `torch.nn.functional` uses.
+
+>>> import ministn.functional as F
+"""
+
+from ministn.ops.activation import exp, log, log_softmax, relu, sigmoid, softmax, tanh
+from ministn.ops.dropout import dropout, dropout2d
+from ministn.ops.linalg import linear, matmul
+from ministn.ops.loss import cross_entropy, mse_loss, multi_margin_loss, nll_loss
+from ministn.ops.normalization import batch_norm
+from ministn.ops.shape import concatenate, flatten
+
+__all__ = [
+    "batch_norm",
+    "concatenate",
+    "cross_entropy",
+    "dropout",
+    "dropout2d",
+    "exp",
+    "flatten",
+    "linear",
+    "log",
+    "log_softmax",
+    "matmul",
+    "mse_loss",
+    "multi_margin_loss",
+    "nll_loss",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "tanh",
+]

@@ -1,0 +1,42 @@
+"""Errors of the kernel families: each names the function, the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from ministn.autodiff import Tensor
+
+
+def check_tensor(name: str, argument: str, value: Any, axes: str) -> None:
+    """`value` must be a floating-point Tensor with as many axes as `axes` names, such as ``"N C H W"``."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected {argument} to be a Tensor ({axes}), got {type(value).__name__}")
+    if value.dtype.kind != "f":
+        raise TypeError(f"{name}: expected {argument} to be float32 or float64, got {value.dtype}")
+    if value.ndim != len(axes.split()):
+        raise ValueError(f"{name}: expected {argument} of shape ({', '.join(axes.split())}), got {value.shape}")
+
+
+def check_size(name: str, argument: str, axis: str, expected: int, got: int, why: str) -> None:
+    """Axis `axis` of `argument` must have length `expected`, for the reason `why`."""
+    if expected != got:
+        raise ValueError(f"{name}: expected axis {axis} of {argument} to be {expected} ({why}), got {got}")
+
+
+def check_choice(name: str, argument: str, value: Any, choices: tuple[str, ...]) -> None:
+    """`value` must be one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected {argument} to be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def pair(name: str, argument: str, value: Any, minimum: int) -> tuple[int, int]:
+    """An integer, or two (rows, columns), each at least `minimum`; returned as two."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    try:
+        rows, columns = (operator.index(v) for v in values)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected {argument} to be an integer or two, got {value!r}") from None
+    if min(rows, columns) < minimum:
+        raise ValueError(f"{name}: expected {argument} to be at least {minimum}, got {value!r}")
+    return rows, columns

@@ -1,0 +1,33 @@
+"""Memory layouts of an image batch. The shape is (N, C, H, W) everywhere; the memory behind it may be
+
+* **NCHW**: W is the fastest axis, as NumPy makes arrays;
+* **batch-last**: N is the fastest axis. A loop over 16 images is then one vector instruction, whatever the image
+  size, and flattening (N, C, H, W) to (N, C H W) is a view.
+
+Both are ordinary strides, so NumPy expressions work on either and keep it. A kernel asks for the one it wants with
+`nchw` or `batch_last`, which copy only where the memory is not already so.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def nchw(x: np.ndarray) -> np.ndarray:
+    """`x` with the last axis fastest: the same array if it already is C-contiguous, else a copy."""
+    return np.ascontiguousarray(x)
+
+
+def batch_last(x: np.ndarray) -> np.ndarray:
+    """The values of `x` of shape (N, ...) as a C-contiguous array of shape (..., N); no copy if the memory is so."""
+    return np.ascontiguousarray(np.moveaxis(x, 0, -1))
+
+
+def from_batch_last(x: np.ndarray) -> np.ndarray:
+    """The (N, ...) view of an array of shape (..., N)."""
+    return np.moveaxis(x, -1, 0)
+
+
+def is_batch_last(x: np.ndarray) -> bool:
+    """Whether the memory of `x`, shape (N, ...), has N as its fastest axis."""
+    return bool(np.moveaxis(x, 0, -1).flags.c_contiguous)

@@ -1,0 +1,45 @@
+"""Operations written as whole-array expressions, alike for NumPy and CuPy, and bound to `Tensor` as methods.
+
+Operations whose loop is worth reading are in `ministn.kernels`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from ministn.autodiff import Tensor
+from ministn.ops import activation, arithmetic, linalg, reduction, shape
+
+_METHODS: dict[str, Callable[..., Any] | property] = {
+    "__add__": arithmetic.add,
+    "__radd__": arithmetic.add,
+    "__sub__": arithmetic.subtract,
+    "__rsub__": lambda self, other: arithmetic.subtract(other, self),
+    "__mul__": arithmetic.multiply,
+    "__rmul__": arithmetic.multiply,
+    "__truediv__": arithmetic.divide,
+    "__rtruediv__": lambda self, other: arithmetic.divide(other, self),
+    "__neg__": lambda self: arithmetic.multiply(self, -1),
+    "__matmul__": linalg.matmul,
+    "__pow__": arithmetic.power,
+    "__getitem__": shape.getitem,
+    "reshape": shape.reshape,
+    "view": shape.reshape,
+    "flatten": shape.flatten,
+    "permute": shape.permute,
+    "transpose": shape.transpose,
+    "T": property(shape.matrix_transpose),
+    "astype": shape.astype,
+    "sum": reduction.sum,
+    "mean": reduction.mean,
+    "max": reduction.max,
+    "argmax": reduction.argmax,
+    "relu": activation.relu,
+    "tanh": activation.tanh,
+    "sigmoid": activation.sigmoid,
+    "exp": activation.exp,
+    "log": activation.log,
+    "softmax": activation.softmax,
+    "log_softmax": activation.log_softmax,
+}
+for _name, _operation in _METHODS.items():
+    setattr(Tensor, _name, _operation)

@@ -1,0 +1,114 @@
+"""One-variable functions, and softmax."""
+
+from __future__ import annotations
+
+from ministn.autodiff import Function, Tensor
+from ministn.backend import Array, array_module
+
+
+class ReLU(Function):
+    """y = max(x, 0); the slope at 0 is taken as 0."""
+
+    def forward(self, x: Array) -> Array:
+        self.y = array_module(x).maximum(x, x.dtype.type(0))
+        return self.y
+
+    def backward(self, grad_output: Array) -> Array:
+        return grad_output * (self.y > 0)
+
+
+class Tanh(Function):
+    """y = tanh x, y' = 1 - y^2."""
+
+    def forward(self, x: Array) -> Array:
+        self.y = array_module(x).tanh(x)
+        return self.y
+
+    def backward(self, grad_output: Array) -> Array:
+        return grad_output * (1 - self.y * self.y)
+
+
+class Sigmoid(Function):
+    """y = 1 / (1 + e^-x) = (1 + tanh(x / 2)) / 2, which cannot overflow; y' = y (1 - y)."""
+
+    def forward(self, x: Array) -> Array:
+        half = x.dtype.type(0.5)
+        self.y = half * (1 + array_module(x).tanh(half * x))
+        return self.y
+
+    def backward(self, grad_output: Array) -> Array:
+        return grad_output * self.y * (1 - self.y)
+
+
+class Exp(Function):
+    """y = e^x, y' = y."""
+
+    def forward(self, x: Array) -> Array:
+        self.y = array_module(x).exp(x)
+        return self.y
+
+    def backward(self, grad_output: Array) -> Array:
+        return grad_output * self.y
+
+
+class Log(Function):
+    """y = ln x, y' = 1 / x."""
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return array_module(x).log(x)
+
+    def backward(self, grad_output: Array) -> Array:
+        return grad_output / self.x
+
+
+class LogSoftmax(Function):
+    """y_k = x_k - ln sum_j e^(x_j) along an axis, so dx_k = dy_k - e^(y_k) sum_j dy_j."""
+
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
+
+    def forward(self, x: Array) -> Array:
+        xp = array_module(x)
+        shifted = x - x.max(axis=self.axis, keepdims=True)  # e^0 is the largest term: no overflow
+        self.y = shifted - xp.log(xp.exp(shifted).sum(axis=self.axis, keepdims=True))
+        return self.y
+
+    def backward(self, grad_output: Array) -> Array:
+        total = grad_output.sum(axis=self.axis, keepdims=True)
+        return grad_output - array_module(grad_output).exp(self.y) * total
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0) element by element; the gradient at 0 is 0."""
+    return ReLU.apply(x)
+
+
+def tanh(x: Tensor) -> Tensor:
+    """The hyperbolic tangent element by element."""
+    return Tanh.apply(x)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + e^-x) element by element."""
+    return Sigmoid.apply(x)
+
+
+def exp(x: Tensor) -> Tensor:
+    """e^x element by element."""
+    return Exp.apply(x)
+
+
+def log(x: Tensor) -> Tensor:
+    """The natural logarithm element by element."""
+    return Log.apply(x)
+
+
+def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
+    """The logarithm of the softmax along axis `dim`, computed without overflow."""
+    return LogSoftmax.apply(x, axis=dim)
+
+
+def softmax(x: Tensor, dim: int = -1) -> Tensor:
+    """e^x / sum e^x along axis `dim`."""
+    return exp(log_softmax(x, dim))

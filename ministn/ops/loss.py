@@ -1,0 +1,147 @@
+"""Losses: one number that says how wrong the output is, averaged over the batch by default."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ministn.autodiff import Function, Tensor
+from ministn.backend import Array, array_module, is_array
+from ministn.ops.reduction import mean
+from ministn.ops.reduction import sum as sum_
+
+
+class NLLLoss(Function):
+    """-log p[label], from a table of log-probabilities (N, K)."""
+
+    def __init__(self, labels: Array) -> None:
+        self.labels = labels
+
+    def forward(self, log_probabilities: Array) -> Array:
+        self.shape, self.rows = log_probabilities.shape, array_module(log_probabilities).arange(len(self.labels))
+        return -log_probabilities[self.rows, self.labels]
+
+    def backward(self, grad_output: Array) -> Array:
+        grad = array_module(grad_output).zeros(self.shape, grad_output.dtype)
+        grad[self.rows, self.labels] = -grad_output
+        return grad
+
+
+class CrossEntropy(Function):
+    """-log softmax(z)[label], so dz = softmax(z) - onehot(label): one pass, without the table of log-probabilities."""
+
+    def __init__(self, labels: Array) -> None:
+        self.labels = labels
+
+    def forward(self, logits: Array) -> Array:
+        xp = array_module(logits)
+        self.rows = xp.arange(len(self.labels))
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        exponentials = xp.exp(shifted)
+        total = exponentials.sum(axis=1, keepdims=True)
+        self.probabilities = exponentials / total
+        return xp.log(total[:, 0]) - shifted[self.rows, self.labels]
+
+    def backward(self, grad_output: Array) -> Array:
+        grad = self.probabilities * grad_output[:, None]
+        grad[self.rows, self.labels] -= grad_output
+        return grad
+
+
+class MultiMarginLoss(Function):
+    """sum over k != label of max(0, margin - z[label] + z[k])^p / K."""
+
+    def __init__(self, labels: Array, p: int, margin: float) -> None:
+        self.labels, self.p, self.margin = labels, p, margin
+
+    def forward(self, scores: Array) -> Array:
+        xp = array_module(scores)
+        self.rows = xp.arange(len(self.labels))
+        excess = self.margin + scores - scores[self.rows, self.labels][:, None]
+        self.excess = xp.maximum(excess, scores.dtype.type(0))
+        self.excess[self.rows, self.labels] = 0
+        return (self.excess**self.p).sum(axis=1) / scores.shape[1]
+
+    def backward(self, grad_output: Array) -> Array:
+        slope = (self.excess > 0).astype(grad_output.dtype) if self.p == 1 else 2 * self.excess
+        grad = slope * (grad_output / slope.shape[1])[:, None]
+        grad[self.rows, self.labels] = -grad.sum(axis=1)
+        return grad
+
+
+def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tensor:
+    """Softmax and negative log-likelihood in one: -log softmax(logits)[label].
+
+    Parameters
+    ----------
+    logits : Tensor, shape (N, K)
+        Unnormalised scores of the K classes.
+    labels : integer Tensor or array, shape (N,)
+        The right classes, 0 to K - 1.
+    reduction : {"mean", "sum", "none"}
+        Over the batch.
+
+    Returns
+    -------
+    Tensor
+        A scalar, or shape (N,) with ``reduction="none"``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For shapes that do not fit, labels that are not integers, or a label outside 0 to K - 1.
+    """
+    return _reduce(CrossEntropy.apply(logits, labels=_labels("cross_entropy", logits, labels)), reduction)
+
+
+def nll_loss(log_probabilities: Tensor, labels: Any, reduction: str = "mean") -> Tensor:
+    """Negative log-likelihood: -log_probabilities[label]; parameters as in `cross_entropy`."""
+    return _reduce(NLLLoss.apply(log_probabilities, labels=_labels("nll_loss", log_probabilities, labels)), reduction)
+
+
+def mse_loss(input: Tensor, target: Any, reduction: str = "mean") -> Tensor:
+    """The squared difference (input - target)^2, averaged over all elements; both of one shape."""
+    target = target if isinstance(target, Tensor) else Tensor(target)
+    if input.shape != target.shape:
+        raise ValueError(f"mse_loss: expected target of the input's shape {input.shape}, got {target.shape}")
+    difference = input - target
+    return _reduce(difference * difference, reduction)
+
+
+def multi_margin_loss(scores: Tensor, labels: Any, p: int = 1, margin: float = 1.0, reduction: str = "mean") -> Tensor:
+    """The multi-class hinge loss: sum over k != label of max(0, margin - scores[label] + scores[k])^p / K.
+
+    Parameters
+    ----------
+    scores : Tensor, shape (N, K)
+    labels : integer Tensor or array, shape (N,)
+    p : {1, 2}
+        2 gives the squared hinge.
+    margin : float
+        By how much the right score must exceed the others to cost nothing.
+    reduction : {"mean", "sum", "none"}
+    """
+    if p not in (1, 2):
+        raise ValueError(f"multi_margin_loss: expected p to be 1 or 2, got {p}")
+    labels = _labels("multi_margin_loss", scores, labels)
+    return _reduce(MultiMarginLoss.apply(scores, labels=labels, p=p, margin=margin), reduction)
+
+
+def _reduce(losses: Tensor, reduction: str) -> Tensor:
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"expected reduction 'mean', 'sum' or 'none', got {reduction!r}")
+    return mean(losses) if reduction == "mean" else sum_(losses) if reduction == "sum" else losses
+
+
+def _labels(name: str, scores: Tensor, labels: Any) -> Array:
+    labels = labels.data if isinstance(labels, Tensor) else labels if is_array(labels) else np.asarray(labels)
+    if scores.ndim != 2 or labels.shape != scores.shape[:1]:
+        raise ValueError(f"{name}: expected scores (N, K) and labels (N,), got {scores.shape} and {labels.shape}")
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected integer labels, got {labels.dtype}")
+    classes = scores.shape[1]
+    if labels.size and isinstance(labels, np.ndarray) and not (labels.min() >= 0 and labels.max() < classes):
+        # On the GPU the check would wait for the device; there a wrong label is an indexing error of CuPy.
+        raise ValueError(f"{name}: expected labels 0 to {classes - 1}, got {labels.min()} to {labels.max()}")
+    return labels

@@ -1,0 +1,76 @@
+"""Sums, means and extrema over axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ministn.autodiff import Function, Tensor
+from ministn.backend import Array, array_module
+
+Axes = int | tuple[int, ...] | None
+
+
+class Sum(Function):
+    """y = sum of x over some axes: each x receives its y's gradient."""
+
+    def __init__(self, axes: tuple[int, ...], keepdim: bool) -> None:
+        self.axes, self.keepdim = axes, keepdim
+
+    def forward(self, x: Array) -> Array:
+        self.shape = x.shape
+        return array_module(x).asarray(x.sum(axis=self.axes, keepdims=self.keepdim))
+
+    def backward(self, grad_output: Array) -> Array:
+        kept = _with_length_one(self.shape, self.axes)
+        return array_module(grad_output).broadcast_to(grad_output.reshape(kept), self.shape)
+
+
+class Max(Function):
+    """y = the largest x over some axes; where several are largest they share the gradient evenly, as in PyTorch."""
+
+    def __init__(self, axes: tuple[int, ...], keepdim: bool) -> None:
+        self.axes, self.keepdim = axes, keepdim
+
+    def forward(self, x: Array) -> Array:
+        largest = x.max(axis=self.axes, keepdims=True)
+        self.chosen = x == largest
+        return largest if self.keepdim else largest.reshape([n for a, n in enumerate(x.shape) if a not in self.axes])
+
+    def backward(self, grad_output: Array) -> Array:
+        kept = grad_output.reshape(_with_length_one(self.chosen.shape, self.axes))
+        return self.chosen * (kept / self.chosen.sum(axis=self.axes, keepdims=True).astype(kept.dtype))
+
+
+def sum(x: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
+    """The sum over axis or axes `dim` (all by default)."""
+    return Sum.apply(x, axes=_axes("sum", x, dim), keepdim=keepdim)
+
+
+def mean(x: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
+    """The mean over axis or axes `dim` (all by default)."""
+    axes = _axes("mean", x, dim)
+    count = int(np.prod([x.shape[axis] for axis in axes]))
+    return Sum.apply(x, axes=axes, keepdim=keepdim) / float(count)
+
+
+def max(x: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
+    """The largest value over axis or axes `dim` (all by default). For its position, see `argmax`."""
+    return Max.apply(x, axes=_axes("max", x, dim), keepdim=keepdim)
+
+
+def argmax(x: Tensor, dim: int | None = None) -> Tensor:
+    """The index of the largest value along axis `dim` (of the flattened tensor by default); no gradient."""
+    return Tensor(array_module(x.data).asarray(x.data.argmax(axis=dim)))
+
+
+def _axes(name: str, x: Tensor, dim: Any) -> tuple[int, ...]:
+    axes = tuple(range(x.ndim)) if dim is None else dim if isinstance(dim, tuple) else (dim,)
+    if any(not -x.ndim <= axis < x.ndim for axis in axes):
+        raise ValueError(f"{name}: expected axes between {-x.ndim} and {x.ndim - 1} for shape {x.shape}, got {dim}")
+    return tuple(axis % x.ndim for axis in axes)
+
+
+def _with_length_one(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(1 if axis in axes else length for axis, length in enumerate(shape))

@@ -1,0 +1,156 @@
+"""Moving elements without changing them. The backward pass moves the gradient back."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ministn.autodiff import Function, Tensor
+from ministn.backend import Array, array_module
+
+
+class Reshape(Function):
+    """The same elements under another shape: a view where the memory allows it."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def forward(self, x: Array) -> Array:
+        self.x_shape = x.shape
+        return x.reshape(self.shape)
+
+    def backward(self, grad_output: Array) -> Array:
+        return grad_output.reshape(self.x_shape)
+
+
+class Permute(Function):
+    """y[i_axes[0], i_axes[1], ...] = x[i_0, i_1, ...]: a view."""
+
+    def __init__(self, axes: tuple[int, ...]) -> None:
+        self.axes = axes
+
+    def forward(self, x: Array) -> Array:
+        return x.transpose(self.axes)
+
+    def backward(self, grad_output: Array) -> Array:
+        return grad_output.transpose(tuple(int(axis) for axis in np.argsort(self.axes)))
+
+
+class GetItem(Function):
+    """y = x[index]; an element picked twice receives two gradients."""
+
+    def __init__(self, index: Any) -> None:
+        self.index = index
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return x[self.index]
+
+    def backward(self, grad_output: Array) -> Array:
+        xp = array_module(grad_output)
+        grad = xp.zeros_like(self.x)
+        xp.add.at(grad, self.index, grad_output)
+        return grad
+
+
+class Concatenate(Function):
+    """Arrays one after another along an axis; the gradient is cut at the same places."""
+
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
+
+    def forward(self, *arrays: Array) -> Array:
+        self.cuts = np.cumsum([array.shape[self.axis] for array in arrays])[:-1].tolist()
+        # K order: batch-last images stay batch-last, so that no layer above has to convert them.
+        axes = tuple(np.argsort([-stride for stride in arrays[0].strides], kind="stable").tolist())
+        ordered = array_module(arrays[0]).concatenate([a.transpose(axes) for a in arrays], axis=axes.index(self.axis))
+        return ordered.transpose(tuple(np.argsort(axes).tolist()))
+
+    def backward(self, grad_output: Array) -> tuple[Array, ...]:
+        return tuple(array_module(grad_output).split(grad_output, self.cuts, axis=self.axis))
+
+
+class AsType(Function):
+    """The same values in another floating-point dtype; the gradient goes back to the input's."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+
+    def forward(self, x: Array) -> Array:
+        self.x_dtype = x.dtype
+        return x.astype(self.dtype)
+
+    def backward(self, grad_output: Array) -> Array:
+        return grad_output.astype(self.x_dtype)
+
+
+def reshape(x: Tensor, *shape: Any) -> Tensor:
+    """`x` under another shape with as many elements; one length may be -1."""
+    shape = _flat(shape)
+    try:
+        return Reshape.apply(x, shape=shape)
+    except ValueError as error:
+        raise ValueError(f"reshape: a tensor of shape {x.shape} does not fit shape {shape}") from error
+
+
+def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """The axes from `start_dim` to `end_dim` (inclusive) as one."""
+    start, end = start_dim % x.ndim, end_dim % x.ndim
+    length = int(np.prod(x.shape[start : end + 1]))
+    return Reshape.apply(x, shape=(*x.shape[:start], length, *x.shape[end + 1 :]))
+
+
+def permute(x: Tensor, *axes: Any) -> Tensor:
+    """The axes of `x` in another order."""
+    axes = _flat(axes)
+    if sorted(axis % max(x.ndim, 1) for axis in axes) != list(range(x.ndim)):
+        raise ValueError(f"permute: expected each of the {x.ndim} axes once, got {axes}")
+    return Permute.apply(x, axes=tuple(axis % x.ndim for axis in axes))
+
+
+def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
+    """Axes `dim0` and `dim1` of `x` exchanged."""
+    axes = list(range(x.ndim))
+    axes[dim0], axes[dim1] = axes[dim1], axes[dim0]
+    return Permute.apply(x, axes=tuple(axes))
+
+
+def matrix_transpose(x: Tensor) -> Tensor:
+    """``x.T``: all axes in reverse order."""
+    return Permute.apply(x, axes=tuple(reversed(range(x.ndim))))
+
+
+def getitem(x: Tensor, index: Any) -> Tensor:
+    """``x[index]`` with any index NumPy knows; a Tensor index is used by its values."""
+    parts = index if isinstance(index, tuple) else (index,)
+    parts = tuple(part.data if isinstance(part, Tensor) else part for part in parts)
+    return GetItem.apply(x, index=parts if isinstance(index, tuple) else parts[0])
+
+
+def concatenate(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """`tensors` joined along axis `dim`; all other axes must agree."""
+    shapes = [tensor.shape for tensor in tensors]
+    if not shapes:
+        raise ValueError("concatenate: expected at least one tensor, got none")
+    axis = dim % max(len(shapes[0]), 1)
+    if len({(*shape[:axis], *shape[axis + 1 :], len(shape)) for shape in shapes}) > 1:
+        raise ValueError(f"concatenate: expected shapes that agree outside axis {dim}, got {shapes}")
+    return Concatenate.apply(*tensors, axis=axis)
+
+
+def astype(x: Tensor, dtype: Any) -> Tensor:
+    """`x` converted to `dtype`; differentiable between floating-point dtypes."""
+    dtype = np.dtype(dtype)
+    if dtype.kind != "f":
+        return Tensor(x.data.astype(dtype))
+    return AsType.apply(x, dtype=dtype)
+
+
+def _flat(values: tuple[Any, ...]) -> tuple[int, ...]:
+    """``f(1, 2)`` and ``f((1, 2))`` mean the same."""
+    if len(values) == 1 and isinstance(values[0], Sequence):
+        values = tuple(values[0])
+    return tuple(operator.index(value) for value in values)
