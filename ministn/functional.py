@@ -3,6 +3,9 @@
 >>> import ministn.functional as F
 """
 
+from ministn.kernels.affine_grid import affine_grid
+from ministn.kernels.grid_sample import grid_sample
+from ministn.kernels.spatial_transform import spatial_transform
 from ministn.ops.activation import exp, log, log_softmax, relu, sigmoid, softmax, tanh
 from ministn.ops.dropout import dropout, dropout2d
 from ministn.ops.linalg import linear, matmul
@@ -11,6 +14,7 @@ from ministn.ops.normalization import batch_norm
 from ministn.ops.shape import concatenate, flatten
 
 __all__ = [
+    "affine_grid",
     "batch_norm",
     "concatenate",
     "cross_entropy",
@@ -18,6 +22,7 @@ __all__ = [
     "dropout2d",
     "exp",
     "flatten",
+    "grid_sample",
     "linear",
     "log",
     "log_softmax",
@@ -28,5 +33,6 @@ __all__ = [
     "relu",
     "sigmoid",
     "softmax",
+    "spatial_transform",
     "tanh",
 ]

@@ -1,0 +1,46 @@
+"""Affine grids, the loops. One parallel iteration makes, or reads, the whole grid of one image: no races."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from ministn.kernels._coordinates import pixel_centres
+
+
+def forward(theta: np.ndarray, height: int, width: int, align_corners: bool) -> np.ndarray:
+    grid = np.empty((len(theta), height, width, 2), theta.dtype)
+    x, y = (pixel_centres(count, align_corners, theta.dtype) for count in (width, height))
+    _forward(grid, np.ascontiguousarray(theta), x, y)
+    return grid
+
+
+def backward(grad_output: np.ndarray, align_corners: bool) -> np.ndarray:
+    count, height, width, _ = grad_output.shape
+    grad_theta = np.zeros((count, 2, 3), grad_output.dtype)
+    x, y = (pixel_centres(length, align_corners, grad_output.dtype) for length in (width, height))
+    _backward(grad_theta, np.ascontiguousarray(grad_output), x, y)
+    return grad_theta
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _forward(grid, theta, x, y):
+    N, H, W, _ = grid.shape
+    for n in prange(N):
+        for i in range(H):
+            for j in range(W):
+                grid[n, i, j, 0] = theta[n, 0, 0] * x[j] + theta[n, 0, 1] * y[i] + theta[n, 0, 2]
+                grid[n, i, j, 1] = theta[n, 1, 0] * x[j] + theta[n, 1, 1] * y[i] + theta[n, 1, 2]
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _backward(grad_theta, grad_grid, x, y):
+    N, H, W, _ = grad_grid.shape
+    for n in prange(N):
+        for i in range(H):
+            for j in range(W):
+                for a in range(2):  # row a of theta makes coordinate a of the grid: 0 is x, 1 is y
+                    g = grad_grid[n, i, j, a]
+                    grad_theta[n, a, 0] += g * x[j]
+                    grad_theta[n, a, 1] += g * y[i]
+                    grad_theta[n, a, 2] += g

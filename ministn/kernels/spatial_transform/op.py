@@ -1,0 +1,84 @@
+"""The differentiable function `spatial_transform`."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+from ministn.autodiff import Function, Tensor
+from ministn.backend import Array, implementation
+from ministn.kernels._checks import check_size, check_tensor
+
+
+class SpatialTransform(Function):
+    def __init__(self, height: int, width: int, align_corners: bool) -> None:
+        self.height, self.width, self.align_corners = height, width, align_corners
+
+    def forward(self, input: Array, theta: Array) -> Array:
+        self.input, self.theta = input, theta
+        kernels = implementation(__package__, input)
+        return kernels.forward(input, theta, self.height, self.width, self.align_corners)
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, Array | None]:
+        kernels = implementation(__package__, grad_output)
+        return kernels.backward(grad_output, self.input, self.theta, self.align_corners, *self.needs_grad)
+
+
+def spatial_transform(
+    input: Tensor,
+    theta: Tensor,
+    output_size: Sequence[int] | None = None,
+    align_corners: bool = False,
+) -> Tensor:
+    r"""Warp images by affine transforms, with bilinear sampling and zeros outside.
+
+    .. math::
+        (x, y)^T = \theta_n \, (x_t, y_t, 1)^T, \qquad
+        V_{ncij} = \sum_h \sum_w U_{nchw} \max(0, 1 - |x - w|) \max(0, 1 - |y - h|)
+
+    The same as ``grid_sample(input, affine_grid(theta, ...))``, values and gradients, in one pass: the grid, larger
+    than a one-channel image, is never stored.
+
+    Parameters
+    ----------
+    input : Tensor, shape (N, C, H, W)
+    theta : Tensor, shape (N, 2, 3)
+        One matrix per image, from target (output) to source (input) points in normalised coordinates.
+    output_size : two integers (H_out, W_out), optional
+        The input's by default.
+    align_corners : bool
+        Whether -1 and +1 are the centres of the outer pixels (True) or their outer edges (False).
+
+    Returns
+    -------
+    Tensor, shape (N, C, H_out, W_out)
+        Differentiable with respect to `input` and `theta`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If input is not (N, C, H, W) with at least one pixel, or theta not (N, 2, 3) with the same N.
+
+    Notes
+    -----
+    Convention: a sample exactly on a pixel takes the right-hand slope, as in `grid_sample`. A NaN or infinite theta
+    gives NaN in its own image's output and never reads outside the input.
+
+    Cost: reads four pixels per output pixel and channel. Works in batch-last memory. Results do not depend on the
+    number of threads.
+
+    References
+    ----------
+    Jaderberg et al. 2015, arXiv:1506.02025, equations (1), (5), (6), (7).
+    """
+    check_tensor("spatial_transform", "input", input, "N C H W")
+    check_tensor("spatial_transform", "theta", theta, "N 2 3")
+    check_size("spatial_transform", "theta", "1", 2, theta.shape[1], "rows for x and y")
+    check_size("spatial_transform", "theta", "2", 3, theta.shape[2], "columns for x, y and 1")
+    check_size("spatial_transform", "theta", "0", input.shape[0], theta.shape[0], "N of the input")
+    if 0 in input.shape[2:]:
+        raise ValueError(f"spatial_transform: expected an input of at least one pixel, got shape {input.shape}")
+    height, width = (operator.index(length) for length in (output_size or input.shape[2:]))
+    if min(height, width) < 1:
+        raise ValueError(f"spatial_transform: expected an output_size of at least (1, 1), got {(height, width)}")
+    return SpatialTransform.apply(input, theta, height=height, width=width, align_corners=bool(align_corners))
