@@ -1,0 +1,49 @@
+"""What the pooling families share: where the windows stand, and the checks of their arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ministn.autodiff import Tensor
+from ministn.kernels._checks import check_tensor, pair
+
+Pair = tuple[int, int]
+Size = int | tuple[int, int]
+
+
+def output_length(length: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> int:
+    """How many windows stand along an axis of `length` pixels; less than 1 where none fits.
+
+    Window i covers the pixels i s - p to i s - p + k - 1. All of them must lie in the padded image; with `ceil_mode`
+    the last window may stick out, but it must start inside the image or its left padding.
+    """
+    beyond_first = length + 2 * padding - kernel  # room left beside the first window
+    if not ceil_mode:
+        return beyond_first // stride + 1
+    count = -(-beyond_first // stride) + 1
+    return count - 1 if (count - 1) * stride >= length + padding else count
+
+
+def check_pooling(
+    name: str, input: Any, kernel_size: Size, stride: Size | None, padding: Size, ceil_mode: bool
+) -> tuple[Pair, Pair, Pair, Pair]:
+    """Check the arguments of a pooling function; return its kernel, stride, padding and output size as pairs."""
+    check_tensor(name, "input", input, "N C H W")
+    kernel = pair(name, "kernel_size", kernel_size, minimum=1)
+    step = kernel if stride is None else pair(name, "stride", stride, minimum=1)
+    border = pair(name, "padding", padding, minimum=0)
+    if any(2 * p > k for p, k in zip(border, kernel, strict=True)):  # a window could lie wholly in the padding
+        raise ValueError(f"{name}: expected padding to be at most half of kernel_size {kernel}, got {border}")
+    return kernel, step, border, _output_size(name, input, kernel, step, border, ceil_mode)
+
+
+def _output_size(name: str, input: Tensor, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool) -> Pair:
+    if min(input.shape[1:]) < 1:
+        raise ValueError(f"{name}: expected axes C, H, W of input to be at least 1, got shape {input.shape}")
+    rows, columns = (
+        output_length(input.shape[2 + axis], kernel[axis], stride[axis], padding[axis], ceil_mode) for axis in range(2)
+    )
+    if min(rows, columns) < 1:
+        padded = tuple(length + 2 * p for length, p in zip(input.shape[2:], padding, strict=True))
+        raise ValueError(f"{name}: expected axes H, W of the padded input to be at least {kernel}, got {padded}")
+    return rows, columns
