@@ -3,7 +3,7 @@
 Importing it loads NumPy and nothing heavier: Numba comes with the first kernel, CuPy with the first GPU array.
 """
 
-from ministn import functional, ops
+from ministn import functional, nn, ops, optim
 from ministn.autodiff import Function, GradcheckError, Tensor, gradcheck, no_grad
 from ministn.backend import get_num_threads, set_num_threads, use_kernels
 from ministn.random import manual_seed
@@ -19,8 +19,10 @@ __all__ = [
     "get_num_threads",
     "gradcheck",
     "manual_seed",
+    "nn",
     "no_grad",
     "ops",
+    "optim",
     "set_num_threads",
     "tensor",
     "use_kernels",

@@ -4,7 +4,10 @@
 """
 
 from ministn.kernels.affine_grid import affine_grid
+from ministn.kernels.avg_pool2d import avg_pool2d
+from ministn.kernels.conv2d import conv2d
 from ministn.kernels.grid_sample import grid_sample
+from ministn.kernels.max_pool2d import max_pool2d
 from ministn.kernels.spatial_transform import spatial_transform
 from ministn.ops.activation import exp, log, log_softmax, relu, sigmoid, softmax, tanh
 from ministn.ops.dropout import dropout, dropout2d
@@ -15,8 +18,10 @@ from ministn.ops.shape import concatenate, flatten
 
 __all__ = [
     "affine_grid",
+    "avg_pool2d",
     "batch_norm",
     "concatenate",
+    "conv2d",
     "cross_entropy",
     "dropout",
     "dropout2d",
@@ -27,6 +32,7 @@ __all__ = [
     "log",
     "log_softmax",
     "matmul",
+    "max_pool2d",
     "mse_loss",
     "multi_margin_loss",
     "nll_loss",

@@ -1,0 +1,185 @@
+"""Mini-batches: images gathered in a seeded random order, normalised, and laid out batch-last for the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ministn.autodiff import Tensor
+from ministn.data._checks import integer
+from ministn.kernels._layout import from_batch_last
+
+Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+class DataLoader:
+    """Iterate over a data set in batches of (normalised images, labels).
+
+    A pixel value v from 0 to 255 becomes (v / 255 - mean) / std.
+
+    Parameters
+    ----------
+    images : numpy.ndarray of uint8, shape (N, H, W)
+    labels : numpy.ndarray of integers, shape (N,)
+    batch_size : int
+        Images in a batch; the last batch of an epoch has what is left.
+    shuffle : bool
+        Whether every epoch has a random order of its own; otherwise it is the order of `images`.
+    seed : int
+        What the orders and the augmentation follow from: epoch e has the same batches in every run.
+    mean, std : float
+        Where 255 counts as 1, as in `ImageDataset`.
+    drop_last : bool
+        Leave out a last batch of fewer than `batch_size` images.
+    augment : callable, optional
+        ``augment(images, generator)`` gets a copy of the batch's images, uint8 (B, H, W), and
+        returns as many of the same shape and dtype. The generator follows from seed, epoch and batch.
+
+    Attributes
+    ----------
+    epoch : int
+        The epoch that the next iteration goes through, from 0. Coming to an epoch's end adds one; breaking off does
+        not, so set it, and use `batches(start)`, to go on exactly where a training run stopped.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array has the wrong dtype or shape, the two differ in length, or a number is out of range.
+
+    Examples
+    --------
+    >>> loader = DataLoader(np.zeros((100, 28, 28), np.uint8), np.zeros(100, np.int64), batch_size=64)
+    >>> [(x.shape, y.shape) for x, y in loader]
+    [((64, 1, 28, 28), (64,)), ((36, 1, 28, 28), (36,))]
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        batch_size: int = 64,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        mean: float = 0.0,
+        std: float = 1.0,
+        drop_last: bool = False,
+        augment: Augmentation | None = None,
+    ) -> None:
+        images, labels = np.asarray(images), np.asarray(labels)
+        if images.dtype != np.uint8:
+            raise TypeError(f"DataLoader: expected images to be uint8, got {images.dtype}")
+        if images.ndim != 3:
+            raise ValueError(f"DataLoader: expected images of shape (N, H, W), got {images.shape}")
+        if labels.dtype.kind not in "iu":
+            raise TypeError(f"DataLoader: expected labels to be integers, got {labels.dtype}")
+        if labels.shape != images.shape[:1]:
+            raise ValueError(
+                f"DataLoader: expected labels of shape ({len(images)},), one for each image, got {labels.shape}"
+            )
+        if not (np.isfinite(mean) and np.isfinite(std) and std > 0):
+            raise ValueError(f"DataLoader: expected a finite mean and a finite std > 0, got mean {mean} and std {std}")
+        self.images = np.ascontiguousarray(images)
+        self.labels = labels.astype(np.int64)
+        self.batch_size = integer("DataLoader", "batch_size", batch_size, 1)
+        self.shuffle = shuffle
+        self.seed = integer("DataLoader", "seed", seed, 0)
+        self.drop_last = drop_last
+        self.augment = augment
+        self.epoch = 0
+        # (v / 255 - mean) / std as scale v + offset
+        self._scale, self._offset = np.float32(1 / (255 * std)), np.float32(-mean / std)
+
+    def __len__(self) -> int:
+        """The number of batches in an epoch."""
+        full, rest = divmod(len(self.images), self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, np.ndarray]]:
+        return self.batches()
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The indices of the images in the order of `epoch`, int64 (N,)."""
+        if not self.shuffle:
+            return np.arange(len(self.images))
+        return np.random.default_rng([self.seed, epoch]).permutation(len(self.images))
+
+    def batches(self, start: int = 0) -> Iterator[tuple[Tensor, np.ndarray]]:
+        """The batches of the current epoch from number `start` on; at the end `epoch` is one more.
+
+        Parameters
+        ----------
+        start : int
+            From 0 to `len(loader)`; the batches are those that a whole epoch has from there on.
+
+        Yields
+        ------
+        images : Tensor of float32, shape (B, 1, H, W)
+            In batch-last memory: B is the fastest axis.
+        labels : numpy.ndarray of int64, shape (B,)
+        """
+        start = integer("DataLoader", "start", start, 0)
+        if start > len(self):
+            raise ValueError(f"DataLoader: expected start to be at most the {len(self)} batches there are, got {start}")
+        return self._batches(start, self.epoch)
+
+    def _batches(self, start: int, epoch: int) -> Iterator[tuple[Tensor, np.ndarray]]:
+        order = self.order(epoch)
+        for number in range(start, len(self)):
+            chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+            images = self.images[chosen]
+            if self.augment is not None:
+                images = self._augmented(images, epoch, number)
+            yield Tensor(self._normalise(images)), self.labels[chosen]
+        self.epoch = epoch + 1
+
+    def _augmented(self, images: np.ndarray, epoch: int, number: int) -> np.ndarray:
+        assert self.augment is not None
+        # Counted from 1: NumPy takes [seed, epoch, 0] for [seed, epoch], which the order is drawn from.
+        generator = np.random.default_rng([self.seed, epoch, 1 + number])
+        augmented = self.augment(images, generator)
+        if augmented.shape != images.shape or augmented.dtype != np.uint8:
+            raise ValueError(
+                f"DataLoader: expected augment to return uint8 {images.shape}, got {augmented.dtype} {augmented.shape}"
+            )
+        return augmented
+
+    def _normalise(self, images: np.ndarray) -> np.ndarray:
+        """uint8 (B, H, W) to float32 (B, 1, H, W) in batch-last memory."""
+        number, height, width = images.shape
+        pixels_first = images.reshape(number, height * width).T
+        values = np.multiply(pixels_first, self._scale, dtype=np.float32, order="C")
+        values += self._offset
+        return from_batch_last(values.reshape(1, height, width, number))
+
+
+def random_shift(max_pixels: int) -> Augmentation:
+    """An augmentation for `DataLoader`: each image moves by its own whole number of pixels.
+
+    out[b, i, j] = images[b, i - dy_b, j - dx_b], 0 where that is outside; dy_b and dx_b are drawn evenly from
+    -max_pixels to max_pixels.
+
+    Parameters
+    ----------
+    max_pixels : int
+        The largest shift along either axis, in pixels; 0 moves nothing.
+
+    Returns
+    -------
+    callable
+        Takes images of uint8 (B, H, W) and a generator, returns new images of the same shape.
+    """
+    max_pixels = integer("random_shift", "max_pixels", max_pixels, 0)
+
+    def shift(images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        number, height, width = images.shape
+        padded = np.pad(images, ((0, 0), (max_pixels, max_pixels), (max_pixels, max_pixels)))
+        dy, dx = generator.integers(-max_pixels, max_pixels + 1, (2, number))
+        shifted = np.empty_like(images)
+        for b in range(number):
+            top, left = max_pixels - dy[b], max_pixels - dx[b]
+            shifted[b] = padded[b, top : top + height, left : left + width]
+        return shifted
+
+    return shift

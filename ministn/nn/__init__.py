@@ -1,0 +1,41 @@
+"""Layers, losses and initial values, under the names that `torch.nn` uses."""
+
+from ministn.nn import init, utils
+from ministn.nn.activation import ReLU, Sigmoid, Tanh
+from ministn.nn.container import Flatten, Sequential
+from ministn.nn.convolution import Conv2d, CoordConv2d
+from ministn.nn.coordinates import AddCoordinates
+from ministn.nn.dropout import Dropout, Dropout2d
+from ministn.nn.linear import Linear
+from ministn.nn.loss import CrossEntropyLoss, MSELoss, MultiMarginLoss, NLLLoss
+from ministn.nn.module import Module, Parameter
+from ministn.nn.normalization import BatchNorm2d
+from ministn.nn.pooling import AvgPool2d, MaxPool2d
+from ministn.nn.spatial_transformer import SpatialTransformer, identity_
+
+__all__ = [
+    "AddCoordinates",
+    "AvgPool2d",
+    "BatchNorm2d",
+    "Conv2d",
+    "CoordConv2d",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Dropout2d",
+    "Flatten",
+    "Linear",
+    "MSELoss",
+    "MaxPool2d",
+    "Module",
+    "MultiMarginLoss",
+    "NLLLoss",
+    "Parameter",
+    "ReLU",
+    "Sequential",
+    "Sigmoid",
+    "SpatialTransformer",
+    "Tanh",
+    "identity_",
+    "init",
+    "utils",
+]

@@ -1,0 +1,28 @@
+"""Activation functions as layers, for use in `Sequential`."""
+
+from __future__ import annotations
+
+from ministn import functional as F
+from ministn.autodiff import Tensor
+from ministn.nn.module import Module
+
+
+class ReLU(Module):
+    """max(x, 0) element by element."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.relu(input)
+
+
+class Tanh(Module):
+    """The hyperbolic tangent element by element."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.tanh(input)
+
+
+class Sigmoid(Module):
+    """1 / (1 + e^-x) element by element."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.sigmoid(input)

@@ -1,0 +1,52 @@
+"""Modules one after another, and the step from images to vectors between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ministn import functional as F
+from ministn.autodiff import Tensor
+from ministn.nn.module import Module
+
+
+class Sequential(Module):
+    """The output of each module is the input of the next; they are named "0", "1", ... in order.
+
+    Parameters
+    ----------
+    *modules : Module
+    """
+
+    def __init__(self, *modules: Module) -> None:
+        for index, module in enumerate(modules):
+            if not isinstance(module, Module):
+                raise TypeError(f"Sequential: expected modules, got {type(module).__name__} at position {index}")
+            setattr(self, str(index), module)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`input` through all the modules."""
+        for module in self:
+            input = module(input)
+        return input
+
+    def __iter__(self) -> Iterator[Module]:
+        return self.children()
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.children())
+
+    def __getitem__(self, index: int) -> Module:
+        return list(self.children())[index]
+
+
+class Flatten(Module):
+    """The axes from `start_dim` to `end_dim` (inclusive) as one: by default (N, C, H, W) to (N, C H W)."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.flatten(input, self.start_dim, self.end_dim)
+
+    def extra_repr(self) -> str:
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"

@@ -1,0 +1,121 @@
+"""Convolution, and CoordConv: the same with two more input channels that say where each pixel is."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ministn import functional as F
+from ministn.autodiff import Tensor
+from ministn.kernels._checks import pair
+from ministn.nn import init
+from ministn.nn.coordinates import AddCoordinates
+from ministn.nn.module import Module, Parameter
+
+Size = int | tuple[int, int]
+
+
+class Conv2d(Module):
+    """A 2-D convolution (strictly a cross-correlation: the kernel is not mirrored); see `ministn.functional.conv2d`.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels of the input and of the output.
+    kernel_size : int or (rows, columns)
+    stride, padding, dilation : int or (rows, columns)
+        Steps between windows, zeros around the image, and distance between the taps of the kernel, in pixels.
+    bias : bool
+        Whether a bias is added to each output channel.
+
+    Attributes
+    ----------
+    weight : Parameter, shape (out_channels, in_channels, rows, columns)
+    bias : Parameter, shape (out_channels,), or None
+        Both start uniform on ±1 / sqrt(in_channels rows columns), as in PyTorch.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        dilation: Size = 1,
+        bias: bool = True,
+    ) -> None:
+        name = type(self).__name__
+        if min(in_channels, out_channels) < 1:
+            raise ValueError(f"{name}: expected at least one channel in and out, got {in_channels} and {out_channels}")
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size = pair(name, "kernel_size", kernel_size, 1)
+        self.stride = pair(name, "stride", stride, 1)
+        self.padding = pair(name, "padding", padding, 0)
+        self.dilation = pair(name, "dilation", dilation, 1)
+        self.weight = Parameter(np.empty((out_channels, in_channels, *self.kernel_size), np.float32))
+        self.bias = Parameter(np.empty(out_channels, np.float32)) if bias else None
+        bound = 1 / math.sqrt(init.fans(self.weight)[0])
+        init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, H_out, W_out)."""
+        return F.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation)
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        text += f", padding={self.padding}" if self.padding != (0, 0) else ""
+        text += f", dilation={self.dilation}" if self.dilation != (1, 1) else ""
+        return text + (", bias=False" if self.bias is None else "")
+
+
+class CoordConv2d(Conv2d):
+    """A convolution that sees coordinates: `AddCoordinates`, then `Conv2d`.
+
+    An ordinary convolution answers alike wherever a pattern lies, so it cannot say where. With the weights on the
+    coordinate channels at zero this is one; what else it becomes is learnt. Zero padding pads the coordinates too.
+
+    Parameters
+    ----------
+    in_channels : int
+        The image's own channels; the layer adds the coordinates itself.
+    out_channels, kernel_size, stride, padding, dilation, bias
+        As in `Conv2d`.
+    radius : bool
+        Whether to add the distance from the centre as a third coordinate.
+
+    Attributes
+    ----------
+    weight : Parameter, shape (out_channels, in_channels + 2 or 3, rows, columns)
+        Its input channels are the image's, then x, y and, with ``radius``, r.
+    bias : Parameter, shape (out_channels,), or None
+
+    References
+    ----------
+    Liu et al. (2018), "An intriguing failing of convolutional neural networks and the CoordConv solution",
+    arXiv:1807.03247, section 3.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        dilation: Size = 1,
+        bias: bool = True,
+        radius: bool = False,
+    ) -> None:
+        if in_channels < 1:
+            raise ValueError(f"CoordConv2d: expected at least one channel of the image's own, got {in_channels}")
+        coordinates = AddCoordinates(radius)
+        super().__init__(in_channels + coordinates.channels, out_channels, kernel_size, stride, padding, dilation, bias)
+        self.add_coordinates = coordinates
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, H_out, W_out)."""
+        return super().forward(self.add_coordinates(input))

@@ -1,0 +1,60 @@
+"""Coordinates as image channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ministn import functional as F
+from ministn.autodiff import Tensor
+from ministn.backend import array_module
+from ministn.kernels._checks import check_tensor
+from ministn.nn.module import Module
+
+
+class AddCoordinates(Module):
+    r"""Append to an image the channels x, y and, if wanted, r.
+
+    .. math:: x_{ij} = -1 + \frac{2 j}{W - 1}, \quad y_{ij} = -1 + \frac{2 i}{H - 1}, \quad r = \sqrt{x^2 + y^2}
+
+    x grows along the last axis (columns), y along the rows, each by its own length: -1 is the centre of the first
+    pixel, +1 that of the last. On an axis of length 1 the only pixel lies in the middle, at 0. The memory order of
+    the image is kept.
+
+    Parameters
+    ----------
+    radius : bool
+        Whether to append r, the distance from the image's centre, 0 to sqrt(2).
+
+    Attributes
+    ----------
+    channels : int
+        How many channels are appended: 2 or 3.
+
+    References
+    ----------
+    Liu et al. (2018), arXiv:1807.03247, section 3.
+    """
+
+    def __init__(self, radius: bool = False) -> None:
+        self.radius = radius
+        self.channels = 3 if radius else 2
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C + 2 or 3, H, W)."""
+        check_tensor("AddCoordinates", "input", input, "N C H W")
+        xp = array_module(input.data)
+        batch, _, height, width = input.shape
+        channels = xp.empty((self.channels, height, width), dtype=input.dtype)
+        channels[0] = _positions(xp, width)
+        channels[1] = _positions(xp, height)[:, None]
+        if self.radius:
+            channels[2] = xp.sqrt(channels[0] ** 2 + channels[1] ** 2)
+        repeated = xp.broadcast_to(channels, (batch, *channels.shape))
+        return F.concatenate([input, Tensor(repeated)], dim=1)
+
+    def extra_repr(self) -> str:
+        return f"radius={self.radius}"
+
+
+def _positions(xp: Any, length: int) -> Any:
+    return xp.linspace(-1, 1, length) if length > 1 else xp.zeros(length)

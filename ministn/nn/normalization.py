@@ -1,0 +1,77 @@
+"""Batch normalisation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ministn import functional as F
+from ministn.autodiff import Tensor
+from ministn.kernels._checks import check_size, check_tensor
+from ministn.nn.module import Module, Parameter
+
+
+class BatchNorm2d(Module):
+    r"""Each channel shifted and scaled to mean 0 and variance 1, then scaled by gamma and shifted by beta.
+
+    .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
+
+    In training the mean and the (biased) variance are those of the batch, over N, H and W; in use they are running
+    averages, ``running = (1 - momentum) * running + momentum * batch``, of the mean and the unbiased variance.
+
+    Parameters
+    ----------
+    num_features : int
+        C, the number of channels.
+    eps : float
+        Added to the variance.
+    momentum : float
+        Weight of the newest batch in the running averages.
+
+    Attributes
+    ----------
+    weight, bias : Parameter, shape (C,)
+        gamma and beta, 1 and 0 at first.
+    running_mean, running_var : Tensor, shape (C,)
+        Buffers, 0 and 1 at first.
+    num_batches_tracked : Tensor, an integer
+        Buffer: how many batches the running averages have seen.
+
+    References
+    ----------
+    Ioffe and Szegedy (2015), arXiv:1502.03167, algorithms 1 and 2.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        if num_features < 1:
+            raise ValueError(f"BatchNorm2d: expected at least one channel, got {num_features}")
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.weight = Parameter(np.ones(num_features, np.float32))
+        self.bias = Parameter(np.zeros(num_features, np.float32))
+        self.register_buffer("running_mean", Tensor(np.zeros(num_features, np.float32)))
+        self.register_buffer("running_var", Tensor(np.ones(num_features, np.float32)))
+        self.register_buffer("num_batches_tracked", Tensor(np.zeros((), np.int64)))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        check_tensor("BatchNorm2d", "input", input, "N C H W")
+        check_size("BatchNorm2d", "input", "C", self.num_features, input.shape[1], "num_features")
+        output = F.batch_norm(
+            input,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            training=self.training,
+            momentum=self.momentum,
+            eps=self.eps,
+        )
+        if self.training:
+            self.num_batches_tracked.data += 1
+        return output
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"

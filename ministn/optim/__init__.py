@@ -1,0 +1,8 @@
+"""Optimisers and learning-rate schedules, under the names that `torch.optim` uses."""
+
+from ministn.optim.adam import Adam, AdamW
+from ministn.optim.optimizer import Optimizer
+from ministn.optim.schedule import CosineAnnealingLR, LinearWarmup, Schedule, StepLR
+from ministn.optim.sgd import SGD
+
+__all__ = ["SGD", "Adam", "AdamW", "CosineAnnealingLR", "LinearWarmup", "Optimizer", "Schedule", "StepLR"]

@@ -1,0 +1,269 @@
+"""conv2d: against scipy, the reference against the Numba loops, gradients, adjoint identities, borders, bad input."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ministn
+from ministn import Tensor
+from ministn.backend import get_num_threads, set_num_threads, use_kernels
+from ministn.kernels._layout import batch_last, from_batch_last, is_batch_last
+from ministn.kernels.conv2d import conv2d, cpu, reference
+
+# (N, C, H, W), (O, KH, KW), stride, padding, dilation: non-square, odd, and each special path of the loops.
+CASES = [
+    ((3, 2, 7, 9), (5, 3, 2), (1, 1), (0, 0), (1, 1)),
+    ((2, 3, 6, 5), (4, 3, 4), (1, 1), (2, 3), (1, 1)),
+    ((3, 1, 9, 11), (2, 3, 3), (2, 3), (1, 0), (1, 1)),
+    ((1, 4, 10, 8), (6, 2, 3), (3, 2), (2, 4), (2, 3)),
+    ((17, 5, 5, 4), (9, 1, 1), (1, 1), (0, 0), (1, 1)),
+    ((2, 1, 2, 3), (1, 2, 3), (1, 1), (4, 5), (1, 1)),  # some output pixels see only padding
+    ((4, 2, 3, 3), (3, 3, 3), (1, 1), (3, 4), (3, 4)),  # some taps never meet the image
+    ((2, 2, 8, 8), (3, 1, 1), (5, 3), (0, 2), (1, 1)),  # some input pixels meet no tap
+]
+DTYPES = [np.float32, np.float64]
+
+
+def draw(shape, filters, dtype, seed=0):
+    """x, weight and bias with entries of size 1."""
+    generator = np.random.default_rng(seed)
+    (n, c, h, w), (o, kh, kw) = shape, filters
+    shapes = (n, c, h, w), (o, c, kh, kw), (o,)
+    return [generator.uniform(-1, 1, s).astype(dtype) for s in shapes]
+
+
+def rounding(dtype, terms):
+    """Bound on the error of a sum of `terms` products of entries of size 1: at worst terms * eps of each of them."""
+    return 4 * np.finfo(dtype).eps * terms
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+def test_worked_example():
+    """The example of the family's README."""
+    x = Tensor(np.array([[[[1.0, 2, 0], [0, 1, 3], [2, 1, 1]]]]), requires_grad=True)
+    weight = Tensor(np.array([[[[1.0, 2], [0, -1]]]]), requires_grad=True)
+    bias = Tensor(np.array([0.5]), requires_grad=True)
+    y = conv2d(x, weight, bias)
+    np.testing.assert_array_equal(y.data, [[[[4.5, -0.5], [1.5, 6.5]]]])  # small integers and halves are exact
+    y.backward(np.array([[[[1.0, 0], [0, 2]]]]))
+    np.testing.assert_array_equal(x.grad.data, [[[[1, 2, 0], [0, 1, 4], [0, 0, -2]]]])
+    np.testing.assert_array_equal(weight.grad.data, [[[[3, 8], [2, 3]]]])
+    np.testing.assert_array_equal(bias.grad.data, [3])
+
+
+@pytest.mark.parametrize("kernels", ["reference", "cpu"])
+@pytest.mark.parametrize(("shape", "filters", "stride", "padding", "dilation"), CASES)
+def test_forward_against_scipy(kernels, shape, filters, stride, padding, dilation):
+    signal = pytest.importorskip("scipy.signal")
+    x, weight, bias = draw(shape, filters, np.float64)
+    padded = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
+    spread = np.zeros((*weight.shape[:2], *((k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilation, strict=True))))
+    spread[:, :, :: dilation[0], :: dilation[1]] = weight
+    expected = [
+        [
+            sum(signal.correlate(image[c], taps[c], mode="valid", method="direct") for c in range(shape[1]))
+            for taps in spread
+        ]
+        for image in padded
+    ]
+    expected = np.array(expected)[:, :, :: stride[0], :: stride[1]] + bias[:, None, None]
+    with use_kernels(kernels):
+        y = conv2d(Tensor(x), Tensor(weight), Tensor(bias), stride, padding, dilation)
+    np.testing.assert_allclose(y.data, expected, rtol=0, atol=rounding(np.float64, weight[0].size + 1))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("shape", "filters", "stride", "padding", "dilation"), CASES)
+def test_numba_equals_reference(dtype, shape, filters, stride, padding, dilation):
+    x, weight, bias = draw(shape, filters, dtype)
+    y = cpu.forward(x, weight, bias, stride, padding, dilation)
+    expected = reference.forward(x, weight, bias, stride, padding, dilation)
+    assert y.dtype == dtype
+    np.testing.assert_allclose(y, expected, rtol=0, atol=rounding(dtype, weight[0].size + 1))
+
+    grad_output = np.random.default_rng(1).uniform(-1, 1, y.shape).astype(dtype)
+    ours = cpu.backward(grad_output, x, weight, stride, padding, dilation)
+    theirs = reference.backward(grad_output, x, weight, stride, padding, dilation)
+    terms = weight[:, 0].size, grad_output[:, 0].size, grad_output[:, 0].size
+    for gradient, expected, count in zip(ours, theirs, terms, strict=True):
+        assert gradient.dtype == dtype
+        np.testing.assert_allclose(gradient, expected, rtol=0, atol=rounding(dtype, count))
+
+
+@given(
+    batch=st.integers(0, 70),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    channels=st.tuples(st.integers(1, 3), st.integers(1, 6)),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    dilation=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+)
+@settings(deadline=None, derandomize=True, max_examples=60)
+def test_numba_equals_reference_on_any_geometry(batch, size, channels, kernel, stride, padding, dilation):
+    if min(reference.output_size(size, kernel, stride, padding, dilation)) < 1:
+        return  # refused: test_bad_input
+    x, weight, bias = draw((batch, channels[0], *size), (channels[1], *kernel), np.float64, seed=batch)
+    y = cpu.forward(x, weight, bias, stride, padding, dilation)
+    expected = reference.forward(x, weight, bias, stride, padding, dilation)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=rounding(np.float64, weight[0].size + 1))
+    ours = cpu.backward(y, x, weight, stride, padding, dilation)
+    theirs = reference.backward(y, x, weight, stride, padding, dilation)
+    largest = np.abs(y).max(initial=1)  # entries of y, here the gradient, are sums
+    for gradient, expected in zip(ours, theirs, strict=True):
+        atol = largest * rounding(np.float64, max(y[:, 0].size, weight[:, 0].size))
+        np.testing.assert_allclose(gradient, expected, rtol=0, atol=atol)
+
+
+def test_without_bias_is_bias_zero():
+    x, weight, bias = map(Tensor, draw((2, 3, 5, 4), (2, 2, 3), np.float32))
+    np.testing.assert_array_equal(conv2d(x, weight).data, conv2d(x, weight, Tensor(np.zeros_like(bias.data))).data)
+
+
+def test_integer_and_pair_mean_the_same():
+    x, weight, _ = map(Tensor, draw((2, 1, 9, 7), (2, 2, 2), np.float32))
+    np.testing.assert_array_equal(
+        conv2d(x, weight, stride=2, padding=1, dilation=3).data,
+        conv2d(x, weight, stride=(2, 2), padding=(1, 1), dilation=(3, 3)).data,
+    )
+
+
+# --- gradients --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernels", ["reference", "cpu"])
+@pytest.mark.parametrize(("shape", "filters", "stride", "padding", "dilation"), CASES)
+def test_gradcheck(kernels, shape, filters, stride, padding, dilation):
+    inputs = [Tensor(a, requires_grad=True) for a in draw(shape, filters, np.float64)]
+    with use_kernels(kernels):
+        assert ministn.gradcheck(lambda x, w, b: conv2d(x, w, b, stride, padding, dilation), inputs)
+        assert ministn.gradcheck(lambda x, w: conv2d(x, w, None, stride, padding, dilation), inputs[:2])
+
+
+@pytest.mark.parametrize("kernels", [reference, cpu], ids=["reference", "cpu"])
+@pytest.mark.parametrize(("shape", "filters", "stride", "padding", "dilation"), CASES)
+def test_backward_is_the_adjoint(kernels, shape, filters, stride, padding, dilation):
+    """<conv(x), g> = <x, dx> = <w, dw>, as conv is linear in x and in w; and <b, db> = <b at every pixel, g>."""
+    x, weight, bias = draw(shape, filters, np.float64)
+    y = kernels.forward(x, weight, None, stride, padding, dilation)
+    g = np.random.default_rng(1).uniform(-1, 1, y.shape)
+    dx, dw, db = kernels.backward(g, x, weight, stride, padding, dilation)
+    expected = np.vdot(y, g)
+    scale = np.abs(y * g).sum() + 1  # the inner products may cancel: 1e-12 of what is summed
+    assert abs(np.vdot(x, dx) - expected) <= 1e-12 * scale
+    assert abs(np.vdot(weight, dw) - expected) <= 1e-12 * scale
+    assert abs(np.vdot(bias, db) - np.vdot(bias[:, None, None] + 0 * g, g)) <= 1e-12 * np.abs(g).sum()
+
+
+@pytest.mark.parametrize("kernels", ["reference", "cpu"])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_only_the_needed_gradient_is_computed(kernels, which):
+    x, weight, bias = draw((2, 2, 5, 4), (3, 2, 3), np.float32)
+    with use_kernels(kernels):
+        everything = [Tensor(a, requires_grad=True) for a in (x, weight, bias)]
+        conv2d(*everything).sum().backward()
+        one = [Tensor(a, requires_grad=k == which) for k, a in enumerate((x, weight, bias))]
+        y = conv2d(*one)
+        gradients = y.creator.input_gradients(np.ones(y.shape, np.float32))
+    assert [g is not None for g in gradients] == [k == which for k in range(3)]
+    np.testing.assert_array_equal(gradients[which], everything[which].grad.data)
+
+
+# --- layout, threads, special values ----------------------------------------------------------------------------------
+
+
+def test_both_memory_layouts_give_the_same_bits():
+    x, weight, bias = draw((6, 3, 7, 5), (4, 3, 2), np.float32)
+    args = (1, 1), (1, 2), (1, 1)
+    y = cpu.forward(x, weight, bias, *args)
+    g = np.random.default_rng(1).uniform(-1, 1, y.shape).astype(np.float32)
+    x_last, g_last = from_batch_last(batch_last(x)), from_batch_last(batch_last(g))
+    assert is_batch_last(x_last)
+    assert not is_batch_last(x)
+    assert is_batch_last(y)
+    np.testing.assert_array_equal(cpu.forward(x_last, weight, bias, *args), y)
+    results = cpu.backward(g, x, weight, *args), cpu.backward(g_last, x_last, weight, *args)
+    for nchw_result, batch_last_result in zip(*results, strict=True):
+        np.testing.assert_array_equal(nchw_result, batch_last_result)
+    assert is_batch_last(results[0][0])
+
+
+def test_strided_and_read_only_inputs():
+    x, weight, bias = draw((4, 2, 8, 9), (3, 3, 3), np.float64)
+    expected = cpu.forward(x[::2, :, ::-1].copy(), weight[::-1].copy(), bias, (1, 1), (0, 0), (1, 1))
+    for array in (x, weight, bias):
+        array.flags.writeable = False
+    y = cpu.forward(x[::2, :, ::-1], weight[::-1], bias, (1, 1), (0, 0), (1, 1))
+    np.testing.assert_array_equal(y, expected)
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    x, weight, bias = draw((9, 3, 8, 7), (5, 3, 3), np.float32)
+    before = get_num_threads()
+    results = []
+    try:
+        for threads in (1, before):
+            set_num_threads(threads)
+            y = cpu.forward(x, weight, bias, (1, 1), (1, 1), (1, 1))
+            results.append((y, *cpu.backward(y, x, weight, (1, 1), (1, 1), (1, 1))))
+    finally:
+        set_num_threads(before)
+    for one, many in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, many)
+
+
+@pytest.mark.parametrize("kernels", ["reference", "cpu"])
+def test_empty_batch(kernels):
+    x, weight, bias = (Tensor(a, requires_grad=True) for a in draw((0, 2, 5, 4), (3, 2, 3), np.float32))
+    with use_kernels(kernels):
+        y = conv2d(x, weight, bias, stride=2, padding=1)
+        assert y.shape == (0, 3, 3, 2)
+        y.sum().backward()
+    assert x.grad.shape == (0, 2, 5, 4)
+    np.testing.assert_array_equal(weight.grad.data, np.zeros((3, 2, 2, 3)))
+    np.testing.assert_array_equal(bias.grad.data, np.zeros(3))
+
+
+def test_nan_and_infinity_reach_exactly_the_windows_that_see_them():
+    x = np.zeros((2, 1, 5, 6), np.float32)
+    x[0, 0, 2, 3], x[1, 0, 0, 0] = np.nan, np.inf
+    y = cpu.forward(x, np.ones((1, 1, 2, 2), np.float32), None, (1, 1), (0, 0), (1, 1))
+    expected = np.zeros((2, 1, 4, 5), np.float32)
+    expected[0, 0, 1:3, 2:4] = np.nan
+    expected[1, 0, 0, 0] = np.inf
+    np.testing.assert_array_equal(y, expected)
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def zeros(*shape, dtype=np.float32):
+    return Tensor(np.zeros(shape, dtype))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        ((np.zeros((1, 1, 4, 4)), zeros(1, 1, 3, 3)), {}, TypeError, "input to be a Tensor"),
+        ((zeros(1, 4, 4), zeros(1, 1, 3, 3)), {}, ValueError, r"input of shape \(N, C, H, W\), got \(1, 4, 4\)"),
+        ((zeros(1, 1, 4, 4), zeros(1, 3, 3)), {}, ValueError, r"weight of shape \(O, C, KH, KW\), got \(1, 3, 3\)"),
+        ((zeros(1, 2, 4, 4), zeros(1, 3, 3, 3)), {}, ValueError, "axis C of weight to be 2 .*, got 3"),
+        ((zeros(1, 2, 4, 4), zeros(1, 2, 0, 3)), {}, ValueError, "without empty axes"),
+        ((zeros(1, 1, 4, 4), zeros(2, 1, 3, 3), zeros(3)), {}, ValueError, "axis O of bias to be 2 .*, got 3"),
+        ((zeros(1, 1, 4, 4), zeros(2, 1, 3, 3), zeros(2, 1)), {}, ValueError, r"bias of shape \(O\), got \(2, 1\)"),
+        ((zeros(1, 1, 2, 4), zeros(1, 1, 3, 3)), {}, ValueError, r"at least \(3, 3\), got \(2, 4\)"),
+        ((zeros(1, 1, 4, 4), zeros(1, 1, 2, 2)), {"dilation": (1, 4)}, ValueError, r"at least \(2, 5\), got \(4, 4\)"),
+        ((zeros(1, 1, 4, 4), zeros(1, 1, 3, 3)), {"stride": 0}, ValueError, "stride to be at least 1, got 0"),
+        ((zeros(1, 1, 4, 4), zeros(1, 1, 3, 3)), {"padding": (0, -1)}, ValueError, "padding to be at least 0"),
+        ((zeros(1, 1, 4, 4), zeros(1, 1, 3, 3)), {"dilation": 1.5}, TypeError, "dilation to be an integer or two"),
+        ((zeros(1, 1, 4, 4, dtype=np.int64), zeros(1, 1, 3, 3)), {}, TypeError, "input to be float32 or float64"),
+        ((zeros(1, 1, 4, 4), zeros(1, 1, 3, 3, dtype=np.float64)), {}, TypeError, "float32 and float64"),
+    ],
+)
+def test_bad_input(arguments, options, error, message):
+    with pytest.raises(error, match=message) as caught:
+        conv2d(*arguments, **options)
+    assert "conv2d" in str(caught.value).lower()  # Conv2d where the engine compares the dtypes

@@ -1,0 +1,114 @@
+"""Every layer and loss against PyTorch: outputs, gradients of input and parameters, buffers."""
+
+import numpy as np
+import pytest
+
+from ministn import Tensor, nn
+
+torch = pytest.importorskip("torch")
+
+TOLERANCE = {np.float32: 2e-5, np.float64: 1e-11}  # rounding of sums of up to some 500 terms of magnitude 1
+
+LAYERS = {
+    "linear": (lambda m: m.Linear(5, 7), (6, 5)),
+    "linear without bias": (lambda m: m.Linear(5, 7, bias=False), (6, 5)),
+    "conv": (lambda m: m.Conv2d(3, 4, 3), (5, 3, 9, 6)),
+    "conv, all options": (
+        lambda m: m.Conv2d(2, 5, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), bias=False),
+        (3, 2, 11, 8),
+    ),
+    "max pool": (lambda m: m.MaxPool2d(2), (3, 2, 8, 7)),
+    "max pool, all options": (lambda m: m.MaxPool2d((3, 2), stride=2, padding=1, ceil_mode=True), (3, 2, 9, 6)),
+    "avg pool": (lambda m: m.AvgPool2d(2), (3, 2, 8, 7)),
+    "avg pool, all options": (
+        lambda m: m.AvgPool2d((3, 2), stride=2, padding=1, ceil_mode=True, count_include_pad=False),
+        (3, 2, 9, 6),
+    ),
+    "relu": (lambda m: m.ReLU(), (4, 3)),
+    "tanh": (lambda m: m.Tanh(), (4, 3)),
+    "sigmoid": (lambda m: m.Sigmoid(), (4, 3)),
+    "flatten": (lambda m: m.Flatten(), (4, 3, 2, 5)),
+    "flatten, all options": (lambda m: m.Flatten(0, 2), (4, 3, 2, 5)),
+    "batch norm": (lambda m: m.BatchNorm2d(3, eps=1e-3, momentum=0.3), (4, 3, 5, 2)),
+    "sequential": (lambda m: m.Sequential(m.Flatten(), m.Linear(6, 4), m.Tanh(), m.Linear(4, 2)), (3, 1, 2, 3)),
+}
+
+
+def compare(ours, theirs, dtype, what):
+    np.testing.assert_allclose(ours, theirs, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype], err_msg=what)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer(name, dtype):
+    make, shape = LAYERS[name]
+    random = np.random.default_rng(5)
+    ours, theirs = make(nn).astype(dtype), make(torch.nn).to(torch.from_numpy(np.zeros(1, dtype)).dtype)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict({key: value.numpy() for key, value in theirs.state_dict().items()})
+    for training in (True, False):
+        ours.train(training)
+        theirs.train(training)
+        x = random.standard_normal(shape).astype(dtype)
+        our_x, their_x = Tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+        our_y, their_y = ours(our_x), theirs(their_x)
+        grad = random.standard_normal(tuple(their_y.shape)).astype(dtype)
+        assert our_y.dtype == dtype
+        compare(our_y.detach().numpy(), their_y.detach().numpy(), dtype, "output")
+        ours.zero_grad()
+        theirs.zero_grad()
+        our_y.backward(grad)
+        their_y.backward(torch.from_numpy(grad))
+        compare(our_x.grad.numpy(), their_x.grad.numpy(), dtype, "gradient of the input")
+        for (key, our_parameter), their_parameter in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            compare(our_parameter.grad.numpy(), their_parameter.grad.numpy(), dtype, f"gradient of {key}")
+        for (key, our_value), their_value in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+            compare(our_value.numpy(), their_value.numpy(), dtype, key)
+
+
+LOSSES = {
+    "cross entropy": lambda m, **options: m.CrossEntropyLoss(**options),
+    "nll": lambda m, **options: m.NLLLoss(**options),
+    "mse": lambda m, **options: m.MSELoss(**options),
+    "hinge": lambda m, **options: m.MultiMarginLoss(**options),
+    "squared hinge": lambda m, **options: m.MultiMarginLoss(p=2, margin=0.7, **options),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss(name, reduction, dtype):
+    random = np.random.default_rng(6)
+    scores = random.standard_normal((7, 4)).astype(dtype)
+    target = random.standard_normal((7, 4)).astype(dtype) if name == "mse" else random.integers(0, 4, 7)
+    ours, theirs = Tensor(scores, requires_grad=True), torch.tensor(scores, requires_grad=True)
+    our_loss = LOSSES[name](nn, reduction=reduction)(ours, target)
+    their_loss = LOSSES[name](torch.nn, reduction=reduction)(theirs, torch.from_numpy(target))
+    compare(our_loss.detach().numpy(), their_loss.detach().numpy(), dtype, "loss")
+    grad = np.asarray(random.standard_normal(tuple(their_loss.shape)), dtype)
+    our_loss.backward(grad)
+    their_loss.backward(torch.from_numpy(grad))
+    compare(ours.grad.numpy(), theirs.grad.numpy(), dtype, "gradient")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("radius", [False, True])
+def test_coord_conv_is_a_convolution_of_image_and_coordinates(radius, dtype):
+    image = np.random.default_rng(7).standard_normal((3, 2, 6, 9)).astype(dtype)
+    layer = nn.CoordConv2d(2, 4, 3, stride=(1, 2), padding=1, radius=radius).astype(dtype)
+    x, y = torch.linspace(-1, 1, 9, dtype=torch.float64), torch.linspace(-1, 1, 6, dtype=torch.float64)
+    y, x = torch.meshgrid(y, x, indexing="ij")
+    coordinates = torch.stack([x, y, torch.sqrt(x * x + y * y)][: 3 if radius else 2])
+    stacked = torch.cat([torch.from_numpy(image).double(), coordinates.expand(3, -1, -1, -1)], dim=1)
+    weight, bias = (torch.from_numpy(parameter.data).double() for parameter in (layer.weight, layer.bias))
+    expected = torch.nn.functional.conv2d(stacked, weight, bias, stride=(1, 2), padding=1)
+    compare(layer(Tensor(image)).detach().numpy(), expected.numpy(), dtype, "output")
+
+
+@pytest.mark.parametrize("name", ["kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_"])
+def test_initialisers_have_pytorchs_scale(name):
+    ours = getattr(nn.init, name)(Tensor(np.empty((60, 50, 3, 5)))).numpy()
+    theirs = getattr(torch.nn.init, name)(torch.empty(60, 50, 3, 5)).numpy()
+    # Two deviations of 45000 draws each differ by about 1 / sqrt(n) = 0.5 %: four of these.
+    assert ours.std() == pytest.approx(float(theirs.std()), rel=0.02)
