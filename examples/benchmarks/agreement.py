@@ -1,0 +1,191 @@
+"""Does ministn train as PyTorch does? The tutorial's network and recipe in both.
+
+    python examples/benchmarks/agreement.py steps      # the same weights and batches: losses and gradients, step by step
+    python examples/benchmarks/agreement.py seeds      # ten seeded runs each: are the accuracies of one kind?
+
+`steps` switches dropout off, since the two draw different masks. It compares the gradient of every parameter in the
+first step, on digits and on noise: on digits, whole regions of equal background make exact ties in max pooling, which
+noise has none of. `seeds` trains with dropout, every run from its own weights and order, and compares the two lists of
+test accuracies with the Mann-Whitney test. It also repeats one run, which must give the same bits.
+Each writes its figures as JSON to --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from pathlib import Path
+
+import numba
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+from torch_stn import TorchSTN
+from tqdm import tqdm
+
+import ministn
+import ministn.functional as F
+from ministn import Tensor, data, no_grad, optim
+from ministn.models import MnistSTN
+
+LEARNING_RATE, BATCH_SIZE = 0.01, 64  # the tutorial's
+
+
+def ministn_step(model, optimizer, images, labels):
+    optimizer.zero_grad()
+    loss = F.nll_loss(model(images), labels)
+    loss.backward()
+    optimizer.step()
+    return float(loss.item())
+
+
+def torch_step(model, optimizer, images, labels):
+    optimizer.zero_grad()
+    loss = torch.nn.functional.nll_loss(model(images), labels)
+    loss.backward()
+    optimizer.step()
+    return float(loss.item())
+
+
+def to_torch(images, labels):
+    return torch.from_numpy(np.ascontiguousarray(images.numpy())), torch.from_numpy(labels)
+
+
+def compare_steps(dataset, steps, seed):
+    """Losses of both over the same batches, and the gradients of the first step."""
+    ministn.manual_seed(seed)
+    ours, theirs = MnistSTN(dropout=0.0), TorchSTN(dropout=0.0)
+    theirs.load_state_dict({name: torch.from_numpy(value.numpy().copy()) for name, value in ours.state_dict().items()})
+    our_sgd = optim.SGD(ours.parameters(), lr=LEARNING_RATE)
+    their_sgd = torch.optim.SGD(theirs.parameters(), lr=LEARNING_RATE)
+    noise = Tensor(np.random.default_rng(seed).normal(size=(BATCH_SIZE, 1, 28, 28)).astype(np.float32))
+    result = {"first_step_gradients_on_noise": compare_gradients(ours, theirs, noise, np.arange(BATCH_SIZE) % 10)}
+    losses = []
+    loader = mnist_loader(dataset, seed)
+    batches = (batch for _ in range(steps) for batch in loader)
+    for step, (images, labels) in zip(tqdm(range(steps), disable=None), batches, strict=False):
+        if step == 0:
+            result["first_step_gradients_on_digits"] = compare_gradients(ours, theirs, images, labels)
+        pair = ministn_step(ours, our_sgd, images, labels), torch_step(theirs, their_sgd, *to_torch(images, labels))
+        losses.append(pair)
+    difference = np.abs(np.subtract(*np.array(losses).T))
+    result["largest_loss_difference"] = {
+        f"first {n} steps": float(difference[:n].max()) for n in (1, 50, 100, 500, steps)
+    }
+    result["losses"] = losses
+    return result
+
+
+def compare_gradients(ours, theirs, images, labels):
+    """For each parameter, the largest difference of the gradients relative to the largest entry."""
+    ours.zero_grad()
+    theirs.zero_grad()
+    F.nll_loss(ours(images), labels).backward()
+    torch.nn.functional.nll_loss(theirs(to_torch(images, labels)[0]), torch.from_numpy(labels)).backward()
+    expected = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}
+    return {
+        name: float(np.abs(parameter.grad.numpy() - expected[name]).max() / max(np.abs(expected[name]).max(), 1e-30))
+        for name, parameter in ours.named_parameters()
+    }
+
+
+def train_ministn(dataset, seed, epochs):
+    ministn.manual_seed(seed)
+    model = MnistSTN()
+    optimizer = optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    loader = mnist_loader(dataset, seed)
+    model.train()
+    for _ in range(epochs):
+        for images, labels in loader:
+            ministn_step(model, optimizer, images, labels)
+    model.eval()
+    with no_grad():
+        guesses = [model(images).numpy().argmax(axis=1) for images, _ in test_loader(dataset)]
+    accuracy = float(np.mean(np.concatenate(guesses) == dataset.test_labels))
+    return accuracy, np.concatenate([value.numpy().ravel() for value in model.state_dict().values()])
+
+
+def train_torch(dataset, seed, epochs):
+    torch.manual_seed(seed)
+    model = TorchSTN()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    loader = mnist_loader(dataset, seed)
+    model.train()
+    for _ in range(epochs):
+        for images, labels in loader:
+            torch_step(model, optimizer, *to_torch(images, labels))
+    model.eval()
+    with torch.no_grad():
+        guesses = [model(to_torch(images, labels)[0]).argmax(dim=1).numpy() for images, labels in test_loader(dataset)]
+    return float(np.mean(np.concatenate(guesses) == dataset.test_labels))
+
+
+def mnist_loader(dataset, seed):
+    images, labels = dataset.train_images, dataset.train_labels
+    return data.DataLoader(images, labels, BATCH_SIZE, seed=seed, mean=dataset.mean, std=dataset.std)
+
+
+def test_loader(dataset):
+    images, labels = dataset.test_images, dataset.test_labels
+    return data.DataLoader(images, labels, 1000, shuffle=False, mean=dataset.mean, std=dataset.std)
+
+
+def compare_seeds(dataset, seeds, epochs):
+    from scipy.stats import mannwhitneyu
+
+    ours, theirs = [], []
+    progress = tqdm(range(seeds), disable=None)
+    for seed in progress:
+        ours.append(train_ministn(dataset, seed, epochs)[0])
+        theirs.append(train_torch(dataset, seed, epochs))
+        progress.write(f"seed {seed}: ministn {100 * ours[-1]:.2f} %, PyTorch {100 * theirs[-1]:.2f} %")
+    first, again = (train_ministn(dataset, 0, epochs)[1] for _ in range(2))
+    return {
+        "ministn": ours,
+        "torch": theirs,
+        "median": [float(np.median(ours)), float(np.median(theirs))],
+        "mann_whitney_p": float(mannwhitneyu(ours, theirs).pvalue),
+        "same_seed_gives_same_bits": bool(np.array_equal(first, again)),
+    }
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["steps", "seeds"])
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and batches of `steps`")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--out", type=Path, help="JSON file")
+    args = parser.parse_args(argv)
+    ministn.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads)
+    dataset = data.load("mnist", data_dir=args.data_dir)
+    print(dataset.describe())
+    with threadpool_limits(1, user_api="blas"):
+        if args.what == "steps":
+            result = compare_steps(dataset, args.steps, args.seed)
+        else:
+            result = compare_seeds(dataset, args.seeds, args.epochs)
+    shown = {key: value for key, value in result.items() if key != "losses"}
+    print(json.dumps(shown, indent=2))
+    versions = {m.__name__: m.__version__ for m in (ministn, np, numba, torch)}
+    setting = {"command": sys.argv[1:], "python": platform.python_version(), **versions, "processor": processor()}
+    if args.out:
+        args.out.write_text(json.dumps({"setting": setting, **result}, indent=1) + "\n")
+
+
+def processor():
+    """The processor's name, where the system tells."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+if __name__ == "__main__":
+    main()

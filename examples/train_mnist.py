@@ -1,0 +1,442 @@
+"""Train a Spatial Transformer Network on MNIST and watch it learn to straighten digits.
+
+    python examples/train_mnist.py                     # the default recipe
+    python examples/train_mnist.py --quick             # less than a minute, to see everything once
+    python examples/train_mnist.py --resume runs/...   # go on where a run stopped
+
+A run leaves a folder with its settings, a table of metrics, a checkpoint, the weights and pictures. The training loop
+itself is `ministn.training.Trainer`; this file chooses what is trained and shows how it goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from tqdm import tqdm
+
+import ministn
+import ministn.functional as F
+from ministn import data, optim, random, training, viz
+from ministn.models import MnistCNN, MnistSTN
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train."""
+
+    epochs: int
+    batch_size: int
+    optimizer: str  # a name in OPTIMIZERS
+    lr: float  # of the classifier
+    localisation_lr: float = 1.0  # times lr, for the localisation network
+    weight_decay: float = 0.0
+    dropout: float = 0.5
+    warmup_epochs: float = 0.0  # the learning rate rises in a line ...
+    cosine: bool = False  # ... and then falls along half a cosine to 0
+    shift: int = 0  # each training digit moves by up to this many pixels, anew in each epoch
+
+
+RECIPES = {
+    "default": Recipe(
+        epochs=12,
+        batch_size=128,
+        optimizer="adamw",
+        lr=4e-3,
+        localisation_lr=0.3,
+        weight_decay=0.01,
+        dropout=0.1,
+        warmup_epochs=0.5,
+        cosine=True,
+        shift=1,
+    ),
+    "tutorial": Recipe(epochs=20, batch_size=64, optimizer="sgd", lr=0.01),
+}
+OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}
+MODELS = {
+    "stn": MnistSTN,
+    "stn-coordconv": lambda dropout: MnistSTN(coord_conv=True, dropout=dropout),
+    "cnn": MnistCNN,
+}
+QUICK_TRAIN, QUICK_TEST = 16_384, 2_000  # images that --quick uses
+WATCHED = 200  # test digits whose transformation is recorded ...
+RECORDS_PER_EPOCH = 20  # ... this often
+
+
+class UsageError(Exception):
+    """A request that cannot be met; the message is one line."""
+
+
+# --- what to train ------------------------------------------------------------------------------------------------
+
+
+def build(settings: dict[str, Any], dataset: data.ImageDataset) -> training.Trainer:
+    """The network, its data in batches, the optimiser and the schedule that the settings ask for."""
+    ministn.manual_seed(settings["seed"])
+    recipe = Recipe(**settings["recipe"])
+    model = MODELS[settings["model"]](dropout=recipe.dropout)
+
+    scaling = {"mean": dataset.mean, "std": dataset.std}
+    train_loader = data.DataLoader(
+        dataset.train_images,
+        dataset.train_labels,
+        recipe.batch_size,
+        shuffle=True,
+        seed=settings["seed"],
+        augment=data.random_shift(recipe.shift) if recipe.shift else None,
+        **scaling,
+    )
+    test_loader = data.DataLoader(dataset.test_images, dataset.test_labels, 500, shuffle=False, **scaling)
+
+    groups = [{"params": list(model.parameters())}]
+    if settings["model"] != "cnn":
+        groups = [
+            {"params": model.classifier_parameters()},
+            {"params": model.localisation_parameters(), "lr": recipe.localisation_lr * recipe.lr},
+        ]
+    optimizer = OPTIMIZERS[recipe.optimizer](groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
+
+    steps = recipe.epochs * len(train_loader)
+    warmup = min(max(round(recipe.warmup_epochs * len(train_loader)), 1), steps)
+    schedule = None
+    if recipe.cosine:
+        schedule = optim.LinearWarmup(
+            optimizer, warmup, after=optim.CosineAnnealingLR(optimizer, T_max=steps - warmup + 1)
+        )
+    elif recipe.warmup_epochs:
+        schedule = optim.LinearWarmup(optimizer, warmup)
+    return training.Trainer(model, optimizer, train_loader, test_loader, schedule)
+
+
+def compile_kernels(trainer: training.Trainer) -> None:
+    """One forward and backward pass that leaves no trace, so that no step of the training waits for the compiler."""
+    print("compiling kernels (first run only) ... ", end="", flush=True)
+    start, state = time.perf_counter(), random.get_state()
+    images, labels = next(trainer.train_loader.batches())
+    F.nll_loss(trainer.model(images), labels).backward()
+    trainer.optimizer.zero_grad()
+    random.set_state(state)
+    print(f"{time.perf_counter() - start:.1f} s", flush=True)
+
+
+# --- the run and its folder ---------------------------------------------------------------------------------------
+
+
+class Run:
+    """Shows the progress of a training and keeps its folder up to date."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any], dataset: data.ImageDataset, trainer: training.Trainer):
+        self.folder, self.settings, self.dataset, self.trainer = folder, settings, dataset, trainer
+        self.has_stn = settings["model"] != "cnn"
+        self.watched = next(
+            data.DataLoader(
+                dataset.test_images[:WATCHED],
+                dataset.test_labels[:WATCHED],
+                WATCHED,
+                shuffle=False,
+                mean=dataset.mean,
+                std=dataset.std,
+            ).batches()
+        )[0]
+        self.theta_rows: list[dict[str, float]] = []
+        self.bar: tqdm[Any] | None = None
+
+    def train(self) -> None:
+        print(f"\n{'epoch':>5}  train loss  train acc  test loss  test acc  images/s     time", flush=True)
+        for row in self.trainer.history:
+            self.print_row(row)
+        if not self.theta_rows:
+            self.record_theta()
+        try:
+            self.trainer.fit(self.settings["recipe"]["epochs"], self.on_step, self.on_epoch)
+        finally:
+            self.close_bar()
+
+    def on_step(self, trainer: training.Trainer) -> None:
+        if self.bar is None:
+            total = len(trainer.train_loader.images)
+            title = f"epoch {trainer.epoch + 1}/{self.settings['recipe']['epochs']}"
+            done = (trainer.step - 1) * trainer.train_loader.batch_size
+            # disable=None: no bar where the output is a file
+            self.bar = tqdm(desc=title, total=total, initial=done, unit=" images", leave=False, disable=None)
+        self.bar.update(trainer.metrics.images - self.bar.n)
+        self.bar.set_postfix(
+            loss=f"{trainer.metrics.loss:.4f}", accuracy=f"{trainer.metrics.accuracy:.2%}", refresh=False
+        )
+        if trainer.step % max(len(trainer.train_loader) // RECORDS_PER_EPOCH, 1) == 0:
+            self.record_theta()
+
+    def on_epoch(self, trainer: training.Trainer) -> None:
+        self.close_bar()
+        self.print_row(trainer.history[-1])
+        self.save()
+
+    def close_bar(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def print_row(self, row: dict[str, float]) -> None:
+        print(
+            f"{row['epoch']:5d}  {row['train_loss']:10.4f}  {row['train_accuracy']:8.2%}  {row['test_loss']:9.4f}  "
+            f"{row['test_accuracy']:7.2%}  {row['images_per_second']:8,.0f}  {row['seconds']:6.1f} s",
+            flush=True,
+        )
+
+    def record_theta(self) -> None:
+        """Mean and spread of what the localisation network answers for the same test digits every time."""
+        if not self.has_stn:
+            return
+        trainer = self.trainer
+        self.trainer.model.eval()
+        with ministn.no_grad():
+            parts = viz.decompose(trainer.model.theta(self.watched).numpy())
+        step = trainer.epoch * len(trainer.train_loader) + trainer.step
+        row: dict[str, float] = {"step": step, "epoch": step / len(trainer.train_loader)}
+        for name, values in parts.items():
+            row |= {f"{name}_mean": float(values.mean()), f"{name}_std": float(values.std())}
+        self.theta_rows.append(row)
+
+    def save(self) -> None:
+        """The checkpoint first: it holds all that the other files show."""
+        training.save_checkpoint(
+            self.folder / "checkpoint.safetensors", self.trainer, settings=self.settings, theta=self.theta_rows
+        )
+        training.save_weights(self.folder / "model.safetensors", self.trainer.model)
+        if self.trainer.history:
+            training.write_csv(self.folder / "metrics.csv", self.trainer.history)
+        if self.theta_rows:
+            training.write_csv(self.folder / "theta.csv", self.theta_rows)
+
+    def resume_command(self) -> str:
+        python, script, folder = (
+            min(str(path), os.path.relpath(path), key=len) for path in (sys.executable, __file__, self.folder)
+        )
+        return shlex.join([python, script, "--resume", folder])
+
+    def report(self) -> None:
+        """Say how it went, make the pictures and say where they are."""
+        print(f"test accuracy {self.trainer.history[-1]['test_accuracy']:.2%} on {self.dataset.name}")
+        model, dataset = self.trainer.model, self.dataset
+        look = {"mean": dataset.mean, "std": dataset.std, "data": f"{dataset.name}, test digits"}
+        pictures = {"learning_curves": viz.learning_curves(self.trainer.history, data=dataset.name)}
+        if self.has_stn:
+            first_of_each = [np.flatnonzero(dataset.test_labels == digit)[:1] for digit in range(10)]
+            pictures["warped_digits"] = viz.warped_digits(
+                model, dataset.test_images[np.concatenate(first_of_each)], **look
+            )
+            pictures["theta_over_training"] = viz.theta_over_training(
+                self.theta_rows, data=f"{dataset.name}, the first {self.watched.shape[0]} test digits"
+            )
+        pictures["hardest_mistakes"] = viz.hardest_mistakes(model, dataset.test_images, dataset.test_labels, **look)
+        print("pictures" if self.has_stn else "pictures (of the transformation there are none: cnn has no transformer)")
+        for name, figure in pictures.items():
+            figure.savefig(self.folder / f"{name}.png")
+            print(f"  {self.folder / name}.png")
+
+
+def open_folder(folder: Path, settings: dict[str, Any], dataset: data.ImageDataset, resumed: bool) -> None:
+    """Make the run folder and write config.json, so that what cannot be written is known before the training."""
+    if not resumed and (folder / "checkpoint.safetensors").exists():
+        raise UsageError(f"{folder} holds another run; go on with it by --resume {folder}, or choose another --out")
+    config = {
+        **settings,
+        "data_name": dataset.name,
+        "data_source": dataset.source,
+        "versions": {
+            "ministn": ministn.__version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "numba": numba.__version__,
+        },
+        "processor": processor(),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        training.write_atomically(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    except OSError as error:
+        raise UsageError(f"cannot write to the run folder {folder}: {error.strerror}") from None
+
+
+def processor() -> str:
+    """The processor's name, which Python's own function does not know on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+# --- the command line ---------------------------------------------------------------------------------------------
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    def positive(kind: type) -> Any:
+        def convert(text: str) -> Any:
+            value = kind(text)
+            if not 0 < value < float("inf"):
+                raise ValueError
+            return value
+
+        convert.__name__ = f"positive {kind.__name__}"  # argparse names it in its error
+        return convert
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--device", choices=["auto", "cpu", "gpu"], default="auto", help="where to compute; auto is the cpu")
+    add("--model", choices=list(MODELS), help="the network (stn)")
+    add("--recipe", choices=list(RECIPES), help="tutorial: as in PyTorch's tutorial on STNs; default: reaches more")
+    add("--epochs", type=positive(int), help="overrides the recipe, like the next three")
+    add("--batch-size", type=positive(int))
+    add("--lr", type=positive(float), help="the classifier's learning rate")
+    add("--optimizer", choices=list(OPTIMIZERS))
+    add("--seed", type=int, help="weights, order and dropout follow from it (0)")
+    add("--threads", type=positive(int), help="of the kernels (all processors)")
+    add("--data", choices=["auto", "mnist", "strokes"], help="auto: MNIST, or drawn digits if it cannot be had")
+    add("--data-dir", help="a folder with the MNIST files")
+    add("--out", type=Path, help="the run folder (runs/<time>-<model>-<seed>)")
+    add("--resume", type=Path, metavar="RUN", help="a run folder or its checkpoint: go on there, as if never stopped")
+    add("--quick", action="store_true", default=None, help="a part of the data, 1 epoch")
+    options = parser.parse_args(arguments)
+    if options.seed is not None and options.seed < 0:
+        parser.error(f"argument --seed: expected at least 0, got {options.seed}")
+    return options
+
+
+def choose_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings of a new run."""
+    name = options.recipe or "default"
+    recipe = dataclasses.asdict(RECIPES[name])
+    if options.quick:
+        recipe["epochs"] = 1
+    recipe |= {
+        key: value
+        for key in ("epochs", "batch_size", "lr", "optimizer")
+        if (value := getattr(options, key)) is not None
+    }
+    return {
+        "model": options.model or "stn",
+        "recipe_name": name,
+        "recipe": recipe,
+        "seed": options.seed or 0,
+        "threads": options.threads or ministn.get_num_threads(),
+        "data": options.data or "auto",
+        "data_dir": options.data_dir and os.path.abspath(options.data_dir),
+        "quick": bool(options.quick),
+    }
+
+
+def resumed_settings(options: argparse.Namespace, checkpoint: training.Checkpoint) -> dict[str, Any]:
+    """The settings of the run that goes on, with what may change (epochs, threads, data folder) changed."""
+    if "settings" not in checkpoint.extra:
+        raise UsageError(f"{checkpoint.path} was not made by train_mnist")
+    settings = checkpoint.extra["settings"]
+    saved = {**settings["recipe"], **settings, "recipe": settings["recipe_name"]}
+    for key in ("model", "recipe", "batch_size", "lr", "optimizer", "seed", "data", "quick"):
+        asked = getattr(options, key)
+        if asked is not None and asked != saved[key]:
+            option = "--" + key.replace("_", "-")
+            raise UsageError(f"{option} {asked} contradicts the run to resume, which has {saved[key]}; leave it out")
+    settings["recipe"]["epochs"] = options.epochs or settings["recipe"]["epochs"]
+    settings["threads"] = options.threads or settings["threads"]
+    settings["data_dir"] = os.path.abspath(options.data_dir) if options.data_dir else settings["data_dir"]
+    return settings
+
+
+def load_data(settings: dict[str, Any]) -> data.ImageDataset:
+    """The data that the settings name; afterwards they name what was found in place of "auto"."""
+    dataset = data.load(settings["data"], settings["data_dir"])
+    settings["data"] = "mnist" if dataset.name == "MNIST" else "strokes"
+    if settings["quick"]:
+        dataset = dataclasses.replace(
+            dataset,
+            source=f"{dataset.source} (a part, --quick)",
+            train_images=dataset.train_images[:QUICK_TRAIN],
+            train_labels=dataset.train_labels[:QUICK_TRAIN],
+            test_images=dataset.test_images[:QUICK_TEST],
+            test_labels=dataset.test_labels[:QUICK_TEST],
+        )
+    return dataset
+
+
+def refuse_gpu() -> None:
+    if importlib.util.find_spec("cupy") is None:
+        raise UsageError("--device gpu needs CuPy (pip install cupy-cuda12x), a GPU, and CUDA kernels yet to come")
+    raise UsageError("--device gpu: this version of ministn has no CUDA kernels yet; use --device cpu")
+
+
+def start(options: argparse.Namespace) -> Run:
+    """Check everything that can be checked, then build the run: new, or from a checkpoint."""
+    if options.device == "gpu":
+        refuse_gpu()
+    checkpoint = None
+    if options.resume is None:
+        settings = choose_settings(options)
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{settings['model']}-{settings['seed']}"
+        folder = options.out or Path("runs") / name
+    else:
+        path = options.resume / "checkpoint.safetensors" if options.resume.is_dir() else options.resume
+        checkpoint = training.read_checkpoint(path)
+        settings = resumed_settings(options, checkpoint)
+        folder = options.out or path.parent
+    try:
+        ministn.set_num_threads(settings["threads"])
+    except ValueError as error:
+        raise UsageError(f"--threads: {error}") from None
+
+    dataset = load_data(settings)
+    trainer = build(settings, dataset)
+    open_folder(folder, settings, dataset, resumed=checkpoint is not None)
+    run = Run(folder, settings, dataset, trainer)
+    if checkpoint is not None:
+        checkpoint.restore(trainer)
+        run.theta_rows = checkpoint.extra["theta"]
+    size = sum(parameter.numel() for parameter in trainer.model.parameters())
+    print(f"model   {settings['model']}, {size:,} parameters, recipe {settings['recipe_name']}")
+    print(f"data    {dataset.describe()}")
+    print(f"run     {folder}, threads: {settings['threads']}")
+    return run
+
+
+def main(arguments: list[str] | None = None) -> int:
+    try:
+        run = start(parse(arguments))
+    except (UsageError, data.DataError, training.CheckpointError) as error:
+        print(f"train_mnist: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # while the data was fetched, say
+        return 130
+    try:
+        compile_kernels(run.trainer)
+        run.train()
+        run.report()
+    except training.Interrupted:
+        run.save()
+        print(f"\ninterrupted and saved; go on with\n  {run.resume_command()}", file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        if (run.folder / "checkpoint.safetensors").exists():
+            print(f"go on from the last checkpoint with\n  {run.resume_command()}", file=sys.stderr)
+        return 130
+    except (training.NonFiniteLossError, OSError) as error:  # OSError: the disk is full, say
+        print(f"train_mnist: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,353 @@
+"""The front door: what a run leaves behind, how it is stopped and resumed, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import ministn
+from ministn import data, models, training
+
+SCRIPT = Path(__file__).parents[1] / "examples" / "train_mnist.py"
+STN_PICTURES = {"learning_curves.png", "warped_digits.png", "theta_over_training.png", "hardest_mistakes.png"}
+CNN_PICTURES = {"learning_curves.png", "hardest_mistakes.png"}
+FILES = {"config.json", "metrics.csv", "checkpoint.safetensors", "model.safetensors"}
+
+
+@pytest.fixture(scope="module")
+def train_mnist():
+    spec = importlib.util.spec_from_file_location("train_mnist", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["train_mnist"] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["train_mnist"]
+
+
+@pytest.fixture(autouse=True)
+def small_data(monkeypatch, tmp_path):
+    """300 drawn digits in place of 60,000, and a folder to run in."""
+    small = data.strokes.load(train_size=300, test_size=60, seed=0)
+    monkeypatch.setattr(data, "load", lambda name, data_dir=None: small)
+    monkeypatch.chdir(tmp_path)
+    threads = ministn.get_num_threads()
+    yield small
+    ministn.set_num_threads(threads)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch, train_mnist):
+    """They take longer than the training."""
+    monkeypatch.setattr(train_mnist.Run, "report", lambda run: None)
+
+
+@pytest.fixture
+def ctrl_c():
+    """Python's usual handling of Ctrl-C, which a shell that runs the tests in the background would turn off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: os.kill(os.getpid(), signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+def press_ctrl_c_at(monkeypatch, train_mnist, steps: int, ctrl_c) -> None:
+    original = train_mnist.Run.on_step
+    count = 0
+
+    def on_step(run, trainer):
+        nonlocal count
+        original(run, trainer)
+        count += 1
+        if count == steps:
+            ctrl_c()
+
+    monkeypatch.setattr(train_mnist.Run, "on_step", on_step)
+
+
+def read_rows(path: str | Path) -> list[dict[str, str]]:
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def refused(train_mnist, capsys, *arguments: str) -> str:
+    """The one line that `arguments` are refused with."""
+    assert train_mnist.main(list(arguments)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    return err
+
+
+# --- a run --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    # From the layers' sizes. Classifier: 260 + 5020 + 16050 + 510; localisation: 400 + 2010 + 2912 + 198, and with
+    # coordinates 2 more input channels: 8 * 2 * 49 and 10 * 2 * 25 more weights.
+    [("stn", 27_360), ("stn-coordconv", 28_644), ("cnn", 21_840)],
+)
+def test_a_run_leaves_everything(train_mnist, capsys, tmp_path, small_data, model, parameters):
+    out = tmp_path / "new" / "run"
+    options = ["--model", model, "--epochs", "2", "--batch-size", "64", "--seed", "5", "--threads", "1"]
+    assert train_mnist.main([*options, "--out", str(out)]) == 0
+    stdout, stderr = capsys.readouterr()
+
+    pictures = CNN_PICTURES if model == "cnn" else STN_PICTURES
+    theta = set() if model == "cnn" else {"theta.csv"}
+    assert set(os.listdir(out)) == FILES | pictures | theta
+    assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+    assert f"{model}, {parameters:,} parameters" in stdout
+    assert small_data.describe() in stdout
+    assert all(str(out / name) in stdout for name in pictures)
+    assert ("cnn has no transformer" in stdout) == (model == "cnn")
+    assert stderr == ""  # no bar where nobody watches
+
+    rows = read_rows(out / "metrics.csv")
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(0 <= float(row["test_accuracy"]) <= 1 and float(row["train_loss"]) > 0 for row in rows)
+
+    config = json.loads((out / "config.json").read_text())
+    assert (config["model"], config["seed"], config["threads"]) == (model, 5, 1)
+    assert (config["recipe"]["epochs"], config["recipe"]["batch_size"]) == (2, 64)
+    assert config["data_name"] == small_data.name
+    assert config["versions"]["numpy"] == np.__version__
+
+    built = {"stn": models.MnistSTN(), "stn-coordconv": models.MnistSTN(coord_conv=True), "cnn": models.MnistCNN()}
+    training.load_weights(out / "model.safetensors", built[model])
+    loader = data.DataLoader(
+        small_data.test_images, small_data.test_labels, 500, shuffle=False, mean=small_data.mean, std=small_data.std
+    )
+    assert training.evaluate(built[model], loader).accuracy == float(rows[-1]["test_accuracy"])
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_theta_is_recorded_from_the_identity_on(train_mnist):
+    train_mnist.main(["--quick", "--batch-size", "100", "--out", "run"])
+    rows = read_rows("run/theta.csv")
+    assert [row["step"] for row in rows] == ["0", "1", "2", "3"]
+    start = {name: float(value) for name, value in rows[0].items()}
+    assert start["scale_x_mean"] == 1
+    assert start["angle_mean"] == start["shift_y_mean"] == start["scale_x_std"] == 0
+    assert rows[-1]["scale_x_std"] != "0.0"  # each digit has found its own transformation
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_tutorial_recipe_is_the_tutorials(train_mnist, tmp_path, monkeypatch):
+    trainers = []
+    monkeypatch.setattr(train_mnist.Run, "train", lambda run: trainers.append(run.trainer))
+    train_mnist.main(["--recipe", "tutorial", "--out", str(tmp_path / "run")])
+    (trainer,) = trainers
+    assert type(trainer.optimizer).__name__ == "SGD"
+    for group in trainer.optimizer.param_groups:
+        assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.01, 0, 0)
+    assert trainer.schedule is None
+    assert trainer.train_loader.batch_size == 64
+    assert trainer.train_loader.augment is None
+    assert trainer.model.dropout == 0.5
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]["epochs"] == 20
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(train_mnist, tmp_path):
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        train_mnist.main(["--quick", "--seed", seed, "--out", str(tmp_path / name)])
+    a, b, c = (safetensors.numpy.load_file(tmp_path / name / "model.safetensors") for name in "abc")
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name])
+    assert not np.array_equal(a["conv1.weight"], c["conv1.weight"])
+
+
+# --- stopping and going on ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("stop_at", [3, 8])  # 5 steps are an epoch
+def test_ctrl_c_saves_and_the_printed_command_goes_on_exactly(
+    train_mnist, capsys, tmp_path, monkeypatch, ctrl_c, stop_at
+):
+    options = ["--epochs", "2", "--batch-size", "64", "--seed", "3"]
+    assert train_mnist.main([*options, "--out", "whole"]) == 0
+
+    with monkeypatch.context() as patch:
+        press_ctrl_c_at(patch, train_mnist, stop_at, ctrl_c)
+        assert train_mnist.main([*options, "--out", "stopped run"]) == 130
+    command = shlex.split(capsys.readouterr().err.splitlines()[-1])
+    assert command[0].endswith(Path(sys.executable).name)
+    assert Path(command[1]).resolve() == SCRIPT
+    assert command[2:] == ["--resume", "stopped run"]
+    assert training.read_checkpoint(tmp_path / "stopped run" / "checkpoint.safetensors").info["step"] == 3
+
+    assert train_mnist.main(command[2:]) == 0
+    whole, resumed = (safetensors.numpy.load_file(f"{run}/model.safetensors") for run in ("whole", "stopped run"))
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], resumed[name])  # to the last bit
+    assert Path("whole/theta.csv").read_text() == Path("stopped run/theta.csv").read_text()
+    columns = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+    whole, resumed = (read_rows(f"{run}/metrics.csv") for run in ("whole", "stopped run"))
+    assert [[row[c] for c in columns] for row in whole] == [[row[c] for c in columns] for row in resumed]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_run_can_be_made_longer(train_mnist, capsys):
+    train_mnist.main(["--model", "cnn", "--recipe", "tutorial", "--epochs", "1", "--out", "run"])
+    assert train_mnist.main(["--resume", "run/checkpoint.safetensors", "--epochs", "2", "--threads", "1"]) == 0
+    assert len(Path("run/metrics.csv").read_text().splitlines()) == 3
+    assert json.loads(Path("run/config.json").read_text())["recipe"]["epochs"] == 2
+
+
+def test_a_diverging_run_ends_with_one_clear_line(train_mnist, capsys, monkeypatch):
+    original = train_mnist.build
+
+    def with_nan(*arguments):
+        trainer = original(*arguments)
+        trainer.model.fc2.bias.data[0] = np.nan
+        return trainer
+
+    monkeypatch.setattr(train_mnist, "build", with_nan)
+    assert train_mnist.main(["--quick", "--model", "cnn", "--out", "run"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("train_mnist: the loss is nan in epoch 1, step 1")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_full_disk_ends_the_run_with_one_clear_line(train_mnist, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training, "save_checkpoint", fail)
+    assert train_mnist.main(["--quick", "--model", "cnn", "--out", "run"]) == 1
+    assert capsys.readouterr().err == "train_mnist: [Errno 28] No space left on device\n"
+    assert os.listdir("run") == ["config.json"]
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+
+def test_no_gpu_is_said_in_one_line_at_once():
+    """In a process of its own: nothing may be printed on the way out either."""
+    result = subprocess.run([sys.executable, str(SCRIPT), "--device", "gpu"], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert "CUDA kernels" in result.stderr
+
+
+def test_without_cupy_the_line_says_what_to_install(train_mnist, capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install cupy-cuda12x" in refused(train_mnist, capsys, "--device", "gpu")
+
+
+def test_with_cupy_the_line_says_that_there_are_no_kernels(train_mnist, capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert "no CUDA kernels yet" in refused(train_mnist, capsys, "--device", "gpu")
+
+
+def test_an_unwritable_run_folder(train_mnist, capsys, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert "cannot write to the run folder" in refused(train_mnist, capsys, "--out", str(tmp_path / "file" / "run"))
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_folder_with_another_run(train_mnist, capsys):
+    train_mnist.main(["--quick", "--model", "cnn", "--out", "run"])
+    capsys.readouterr()
+    before = Path("run/checkpoint.safetensors").read_bytes()
+    assert "run holds another run" in refused(train_mnist, capsys, "--out", "run")
+    assert Path("run/checkpoint.safetensors").read_bytes() == before
+
+
+def test_data_that_is_not_there(train_mnist, capsys, tmp_path, monkeypatch):
+    def fail(name, data_dir=None):
+        raise data.DataError("MNIST: the file train-images-idx3-ubyte is truncated")
+
+    monkeypatch.setattr(data, "load", fail)
+    assert "is truncated" in refused(train_mnist, capsys, "--data", "mnist")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--model", "stn"],
+        ["--recipe", "tutorial"],
+        ["--batch-size", "32"],
+        ["--lr", "0.5"],
+        ["--optimizer", "sgd"],
+        ["--seed", "1"],
+        ["--data", "mnist"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_options_that_contradict_the_run_to_resume(train_mnist, capsys, arguments):
+    train_mnist.main(["--quick", "--model", "cnn", "--out", "run"])
+    capsys.readouterr()
+    before = {path.name: path.read_bytes() for path in Path("run").iterdir()}
+    message = refused(train_mnist, capsys, "--resume", "run", *arguments)
+    assert f"{' '.join(arguments)} contradicts the run to resume" in message
+    assert {path.name: path.read_bytes() for path in Path("run").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "there is no such file"), (b"short", "truncated or no safetensors file"), ("weights", "not a ministn")],
+    ids=["missing", "damaged", "weights alone"],
+)
+def test_a_checkpoint_that_is_none(train_mnist, capsys, tmp_path, content, message):
+    path = tmp_path / "c.safetensors"
+    if content == "weights":
+        training.save_weights(path, models.MnistCNN())
+    elif content is not None:
+        path.write_bytes(content)
+    before = os.listdir(tmp_path)
+    assert message in refused(train_mnist, capsys, "--resume", str(path))
+    assert os.listdir(tmp_path) == before
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_checkpoint_from_other_code(train_mnist, capsys, monkeypatch):
+    """A checkpoint of ministn, but not of this program."""
+    train_mnist.main(["--quick", "--model", "cnn", "--out", "run"])
+    checkpoint = training.read_checkpoint("run/checkpoint.safetensors")
+    checkpoint.info["extra"] = {}
+    metadata = {"format": training.CHECKPOINT_FORMAT, "version": "1", "info": json.dumps(checkpoint.info)}
+    Path("other").write_bytes(safetensors.numpy.save(checkpoint.arrays, metadata))
+    capsys.readouterr()
+    assert "not made by train_mnist" in refused(train_mnist, capsys, "--resume", "other")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch-size", "0"], "argument --batch-size"),
+        (["--batch-size", "many"], "argument --batch-size"),
+        (["--epochs", "-1"], "argument --epochs"),
+        (["--lr", "nan"], "argument --lr"),
+        (["--lr", "inf"], "argument --lr"),
+        (["--seed", "-1"], "argument --seed"),
+        (["--model", "vgg"], "argument --model"),
+    ],
+)
+def test_numbers_out_of_range(train_mnist, capsys, tmp_path, arguments, message):
+    with pytest.raises(SystemExit) as caught:
+        train_mnist.main(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
+def test_more_threads_than_there_are(train_mnist, capsys):
+    assert "--threads: set_num_threads: expected 1 to" in refused(train_mnist, capsys, "--threads", "1000000")

@@ -1,0 +1,362 @@
+"""Training on small dense networks, where a run takes milliseconds: what is tested is the loop and the checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import threadpoolctl
+
+import ministn
+import ministn.functional as F
+from ministn import data, nn, optim, random, training
+from ministn.autodiff import Tensor
+
+HEIGHT, WIDTH, CLASSES = 9, 7, 3
+
+
+class Dense(nn.Module):
+    """Two dense layers with dropout between them."""
+
+    def __init__(self, hidden: int = 16) -> None:
+        self.fc1 = nn.Linear(HEIGHT * WIDTH, hidden)
+        self.fc2 = nn.Linear(hidden, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.dropout(F.relu(self.fc1(F.flatten(x, 1))), 0.3, self.training)
+        return F.log_softmax(self.fc2(x), dim=1)
+
+
+class OtherDense(Dense):
+    """The same weights under another name."""
+
+
+def make_images(number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noise with a brighter band of rows, whose place is the class."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, CLASSES, number)
+    images = generator.integers(0, 120, (number, HEIGHT, WIDTH))
+    for image, label in zip(images, labels, strict=True):
+        image[3 * label : 3 * label + 3] += 100
+    return images.astype(np.uint8), labels
+
+
+def make_trainer(
+    optimizer: str = "adamw", seed: int = 0, model: type[Dense] = Dense, batch_size: int = 32, **options: int
+) -> training.Trainer:
+    ministn.manual_seed(seed)
+    network = model(**options)
+    train_loader = data.DataLoader(*make_images(203, 1), batch_size, seed=7, std=0.5, augment=data.random_shift(1))
+    test_loader = data.DataLoader(*make_images(50, 2), 32, shuffle=False, std=0.5)
+    groups = [{"params": list(network.fc1.parameters())}, {"params": list(network.fc2.parameters()), "lr": 0.004}]
+    if optimizer == "adamw":
+        made = optim.AdamW(groups, lr=0.01, weight_decay=0.1)
+        schedule = optim.LinearWarmup(made, 3, after=optim.CosineAnnealingLR(made, T_max=20))
+    else:
+        made, schedule = optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True), None
+    return training.Trainer(network, made, train_loader, test_loader, schedule)
+
+
+def weights(trainer: training.Trainer) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy().copy() for name, tensor in trainer.model.state_dict().items()}
+
+
+def without_times(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in history]
+
+
+@pytest.fixture
+def ctrl_c(monkeypatch):
+    """Python's usual handling of Ctrl-C, which a shell that runs the tests in the background would turn off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # fit() has put it back
+    signal.signal(signal.SIGINT, before)
+
+
+# --- the loop -----------------------------------------------------------------------------------------------------
+
+
+def test_fit_learns_and_keeps_a_row_per_epoch():
+    trainer = make_trainer()
+    history = trainer.fit(3)
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert (trainer.epoch, trainer.step) == (3, 0)
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    assert history[-1]["test_accuracy"] > 0.9  # chance is 0.33; the bands are far brighter than the noise
+    assert all(row["seconds"] > 0 and row["images_per_second"] > 0 for row in history)
+
+
+def test_a_step_is_forward_backward_update():
+    """One SGD step, against w - lr dL/dw with the gradient by finite differences."""
+    trainer = make_trainer("sgd")
+    trainer.optimizer = optim.SGD(trainer.model.parameters(), lr=0.1)
+    images, labels = next(trainer.train_loader.batches())
+    trainer.model.double()
+    images = Tensor(images.data.astype(np.float64))
+    bias = trainer.model.fc2.bias.data.copy()
+    state = random.get_state()
+
+    def loss_at(value: float) -> float:
+        random.set_state(state)  # the same dropout mask
+        trainer.model.fc2.bias.data[1] = value
+        return F.nll_loss(trainer.model(images), labels).item()
+
+    slope = (loss_at(bias[1] + 1e-5) - loss_at(bias[1] - 1e-5)) / 2e-5
+    trainer.model.fc2.bias.data[...] = bias
+    random.set_state(state)
+    trainer.train_step(images, labels)
+    # a central difference of step 1e-5 in float64 is good to about 1e-10
+    assert trainer.model.fc2.bias.data[1] == pytest.approx(bias[1] - 0.1 * slope, abs=1e-9)
+    assert trainer.step == 1
+
+
+def test_training_metrics_are_means_over_images_not_over_batches():
+    trainer = make_trainer()
+    seen = []
+    trainer.optimizer.step = lambda: None  # weights stand still
+    original = trainer.metrics.add
+
+    def add(log_probabilities, labels, loss):
+        seen.append((log_probabilities.data.copy(), labels))
+        original(log_probabilities, labels, loss)
+
+    trainer.metrics.add = add
+    row = trainer.fit(1)[0]
+    assert [len(labels) for _, labels in seen] == [32, 32, 32, 32, 32, 32, 11]
+    log_probabilities = np.concatenate([values for values, _ in seen])
+    labels = np.concatenate([values for _, values in seen])
+    expected = -log_probabilities[np.arange(203), labels].mean()
+    assert row["train_loss"] == pytest.approx(expected, rel=1e-6)  # float32 batch means, summed in float64
+    assert row["train_accuracy"] == (log_probabilities.argmax(axis=1) == labels).mean()
+
+
+def test_evaluate_uses_every_image_without_dropout():
+    trainer = make_trainer()
+    state = random.get_state()
+    metrics = training.evaluate(trainer.model, trainer.test_loader)
+    assert random.get_state() == state  # no mask was drawn
+    images, labels = make_images(50, 2)
+    x = (images / 255 / 0.5).reshape(50, -1)
+    hidden = np.maximum(x @ trainer.model.fc1.weight.data.T + trainer.model.fc1.bias.data, 0)
+    scores = hidden @ trainer.model.fc2.weight.data.T + trainer.model.fc2.bias.data
+    losses = np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(50), labels]
+    assert metrics.loss == pytest.approx(losses.mean(), rel=1e-5)  # float32 against float64
+    assert metrics.accuracy == (scores.argmax(axis=1) == labels).mean()
+
+
+def test_blas_has_one_thread_while_training():
+    seen = []
+
+    def look(trainer):
+        seen.extend(lib["num_threads"] for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas")
+
+    make_trainer().fit(1, on_step=look)
+    assert seen
+    assert set(seen) == {1}
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update():
+    trainer = make_trainer("sgd")
+    trainer.model.fc2.bias.data[0] = np.nan
+    before = weights(trainer)
+    with pytest.raises(training.NonFiniteLossError, match=r"loss is nan in epoch 1, step 1, with learning rate 0.01"):
+        trainer.fit(1)
+    for name, array in weights(trainer).items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+# --- stopping and going on ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("stop_at", [1, 4, 7, 10], ids=lambda step: f"step{step}")  # 7 steps are an epoch
+def test_resume_is_exact(tmp_path, ctrl_c, optimizer, stop_at):
+    whole = make_trainer(optimizer)
+    whole.fit(3)
+
+    stopped = make_trainer(optimizer)
+    steps = 0
+
+    def press_ctrl_c(trainer):
+        nonlocal steps
+        steps += 1
+        if steps == stop_at:
+            ctrl_c()
+
+    with pytest.raises(training.Interrupted):
+        stopped.fit(3, on_step=press_ctrl_c)
+    assert steps == stop_at
+    training.save_checkpoint(tmp_path / "checkpoint", stopped)
+
+    resumed = make_trainer(optimizer, seed=99)  # other weights and another random state, all to be replaced
+    training.read_checkpoint(tmp_path / "checkpoint").restore(resumed)
+    assert 7 * resumed.epoch + resumed.step == stop_at
+    resumed.fit(3)
+    for name, array in weights(whole).items():
+        np.testing.assert_array_equal(weights(resumed)[name], array)  # to the last bit
+    assert without_times(resumed.history) == without_times(whole.history)
+
+
+def test_ctrl_c_waits_for_the_end_of_the_step(ctrl_c):
+    trainer = make_trainer()
+    trainer.schedule.step = lambda: ctrl_c()  # in the middle of a step
+    with pytest.raises(training.Interrupted):
+        trainer.fit(1)
+    assert (trainer.step, trainer.metrics.images) == (1, 32)
+
+
+def test_a_second_ctrl_c_stops_at_once(ctrl_c):
+    trainer = make_trainer()
+
+    def press_twice():
+        ctrl_c()
+        ctrl_c()
+
+    trainer.schedule.step = press_twice
+    with pytest.raises(KeyboardInterrupt) as caught:
+        trainer.fit(1)
+    assert not isinstance(caught.value, training.Interrupted)
+    assert trainer.step == 0
+
+
+def test_another_handler_of_ctrl_c_is_left_alone(ctrl_c):
+    calls = []
+    signal.signal(signal.SIGINT, lambda *_: calls.append(1))
+    try:
+        make_trainer().fit(1, on_step=lambda trainer: ctrl_c())
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert len(calls) == 7
+
+
+def test_the_checkpoint_returns_what_was_put_in_and_is_plain_safetensors(tmp_path):
+    trainer = make_trainer()
+    trainer.fit(1)
+    training.save_checkpoint(tmp_path / "c", trainer, settings={"lr": 0.1}, theta=[{"step": 3}])
+    assert os.listdir(tmp_path) == ["c"]
+    checkpoint = training.read_checkpoint(tmp_path / "c")
+    assert checkpoint.extra == {"settings": {"lr": 0.1}, "theta": [{"step": 3}]}
+    arrays = safetensors.numpy.load_file(tmp_path / "c")
+    np.testing.assert_array_equal(arrays["model.fc1.weight"], trainer.model.fc1.weight.data)
+    assert arrays["optimizer.0.exp_avg"].shape == trainer.model.fc1.weight.shape
+
+
+def test_weights_move_through_a_file_of_their_own(tmp_path):
+    first, second = make_trainer(seed=1), make_trainer(seed=2)
+    first.model.fc1.weight.data = np.asfortranarray(first.model.fc1.weight.data)  # memory order must not matter
+    training.save_weights(tmp_path / "w", first.model)
+    assert safetensors.numpy.load_file(tmp_path / "w").keys() == first.model.state_dict().keys()
+    training.load_weights(tmp_path / "w", second.model)
+    for name, array in weights(first).items():
+        np.testing.assert_array_equal(weights(second)[name], array)
+
+
+# --- files that are wrong -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    path = tmp_path / "checkpoint.safetensors"
+    trainer = make_trainer()
+    trainer.fit(1)
+    training.save_checkpoint(path, trainer)
+    return path
+
+
+@pytest.mark.parametrize("part", [0.0, 0.001, 0.5, 0.999])
+def test_a_truncated_checkpoint(saved, part):
+    content = saved.read_bytes()
+    saved.write_bytes(content[: int(part * len(content))])
+    with pytest.raises(training.CheckpointError, match="truncated or no safetensors file"):
+        training.read_checkpoint(saved)
+    with pytest.raises(training.CheckpointError, match="truncated or no safetensors file"):
+        training.load_weights(saved, Dense())
+
+
+@pytest.mark.parametrize("content", [b"no safetensors file at all", bytes(1000)], ids=["text", "zeros"])
+def test_a_file_of_another_kind(tmp_path, content):
+    (tmp_path / "c").write_bytes(content)
+    with pytest.raises(training.CheckpointError, match="truncated or no safetensors file"):
+        training.read_checkpoint(tmp_path / "c")
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+    with pytest.raises(training.CheckpointError, match="there is no such file"):
+        training.read_checkpoint(tmp_path / "nothing")
+    with pytest.raises(training.CheckpointError, match="there is no such file"):
+        training.load_weights(tmp_path / "nothing", Dense())
+    with pytest.raises(training.CheckpointError, match="truncated or no safetensors file"):
+        training.read_checkpoint(tmp_path)
+
+
+def test_weights_alone_are_no_checkpoint(tmp_path):
+    training.save_weights(tmp_path / "w", Dense())
+    with pytest.raises(training.CheckpointError, match="not a ministn checkpoint"):
+        training.read_checkpoint(tmp_path / "w")
+
+
+def test_a_checkpoint_of_another_version(saved):
+    checkpoint = training.read_checkpoint(saved)
+    metadata = {"format": training.CHECKPOINT_FORMAT, "version": "2", "info": json.dumps(checkpoint.info)}
+    saved.write_bytes(safetensors.numpy.save(checkpoint.arrays, metadata))
+    with pytest.raises(training.CheckpointError, match="expected checkpoint version 1, got 2"):
+        training.read_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": OtherDense}, "made with model Dense, not with OtherDense"),
+        ({"hidden": 5}, r"fc1.weight: expected shape \(5, 63\), got \(16, 63\)"),
+        ({"optimizer": "sgd"}, "made with optimizer AdamW, not with SGD"),
+        ({"batch_size": 64}, "made with loader"),
+    ],
+    ids=["model", "shape", "optimizer", "batch size"],
+)
+def test_a_checkpoint_of_something_else(saved, options, message):
+    trainer = make_trainer(**options)
+    before, state = weights(trainer), random.get_state()
+    with pytest.raises(training.CheckpointError, match=message):
+        training.read_checkpoint(saved).restore(trainer)
+    assert random.get_state() == state
+    for name, array in weights(trainer).items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_checkpoint_with_a_schedule_needs_one(saved):
+    trainer = make_trainer()
+    trainer.schedule = None
+    with pytest.raises(training.CheckpointError, match="made with a schedule"):
+        training.read_checkpoint(saved).restore(trainer)
+
+
+def test_weights_of_another_model(tmp_path):
+    training.save_weights(tmp_path / "w", Dense(hidden=5))
+    with pytest.raises(training.CheckpointError, match=r"expected shape \(16, 63\), got \(5, 63\)"):
+        training.load_weights(tmp_path / "w", Dense())
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, broken):
+    path = tmp_path / "file"
+    training.write_atomically(path, b"old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, broken, fail)
+    with pytest.raises(OSError, match="No space left"):
+        training.write_atomically(path, b"new, and longer")
+    assert os.listdir(tmp_path) == ["file"]
+    assert path.read_bytes() == b"old"
+
+
+def test_write_csv(tmp_path):
+    training.write_csv(tmp_path / "t.csv", [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": np.float64(0.25)}])
+    assert (tmp_path / "t.csv").read_text() == "epoch,loss\n1,0.5\n2,0.25\n"
