@@ -12,16 +12,15 @@ from ministn.data import ImageDataset, mnist
 
 @pytest.fixture(scope="session")
 def mnist_folder() -> Path:
-    """A folder with the four MNIST files: ``MINISTN_DATA``, ``../shared/mnist`` beside the repository, or the cache.
+    """A folder with the four MNIST files: ``MINISTN_DATA``, or the cache that a training has filled.
 
     A folder named by ``MINISTN_DATA`` is taken as it is, so that what is wrong with it is seen.
     """
     given = os.environ.get("MINISTN_DATA")
     if given:
         return Path(given).expanduser()
-    for folder in (Path(__file__).parents[2] / "shared" / "mnist", mnist.cache_folder()):
-        if any(folder.glob("train-images*")):
-            return folder
+    if any(mnist.cache_folder().glob("train-images*")):
+        return mnist.cache_folder()
     pytest.skip("no MNIST on this machine: set MINISTN_DATA to a folder with the four files")
 
 

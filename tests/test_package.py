@@ -1,0 +1,88 @@
+"""What the package promises as a whole: light imports, short files, layers, a README whose commands are the ones CI runs."""
+
+import ast
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "ministn"
+HEAVY = ["numba", "llvmlite", "cupy", "matplotlib", "scipy", "torch", "pooch", "tqdm", "safetensors"]
+FAMILIES = sorted(path.parent for path in (PACKAGE / "kernels").glob("*/op.py"))
+
+
+def lines_of_code(path):
+    """Lines that hold code: not blank, not comment, not docstring."""
+    source = path.read_text()
+    lines = {
+        line
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+        and token.type != tokenize.ENDMARKER
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            lines -= set(range(node.lineno, node.end_lineno + 1))
+    return len(lines)
+
+
+@pytest.mark.parametrize("module", ["ministn", "ministn.nn", "ministn.optim", "ministn.models", "ministn.data"])
+def test_import_loads_nothing_heavy(module):
+    code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_autodiff_is_short():
+    assert sum(map(lines_of_code, (PACKAGE / "autodiff").glob("*.py"))) < 300
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda path: path.name)
+def test_family_is_complete_and_short(family):
+    for name in ("README.md", "reference.py", "cpu.py", "op.py"):
+        assert (family / name).is_file(), f"{family.name} lacks {name}"
+    assert lines_of_code(family / "cpu.py") < 150
+    assert (ROOT / "tests" / "kernels" / f"test_{family.name}.py").is_file()
+    assert f"]({family.name}/)" in (PACKAGE / "kernels" / "README.md").read_text()
+
+
+def test_compiled_functions_call_helpers_of_their_own_file_only():
+    """Numba's disk cache does not see edits in another file: a stale kernel would go on running."""
+    allowed = {"numba", "numpy", "np", "njit", "prange", "get_num_threads", "range", "len", "type", "min", "max", "abs", "int"}
+    for path in (PACKAGE / "kernels").glob("*/cpu.py"):
+        tree = ast.parse(path.read_text())
+        functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+        compiled = [node for node in functions if any("njit" in ast.unparse(d) for d in node.decorator_list)]
+        assert compiled, path
+        own = {node.name for node in compiled} | allowed
+        for node in compiled:
+            called = {c.func.id for c in ast.walk(node) if isinstance(c, ast.Call) and isinstance(c.func, ast.Name)}
+            assert called <= own, f"{path}: {node.name} calls {sorted(called - own)}"
+
+
+def test_documents_link_to_files_that_exist():
+    for document in [ROOT / "README.md", *PACKAGE.rglob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.relative_to(ROOT)} links to {target}"
+
+
+def test_excerpt_in_the_readme_is_the_code():
+    """The README quotes the loop; the quotation must be the loop."""
+    readme = (ROOT / "README.md").read_text()
+    excerpts = re.findall(r"<!-- from (\S+) -->\n```python\n(.*?)```", readme, re.DOTALL)
+    assert excerpts
+    for name, code in excerpts:
+        assert code in (ROOT / name).read_text(), f"the README's excerpt of {name} has changed there"
+
+
+def test_readme_examples_run():
+    blocks = re.findall(r"<!-- runs -->\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
