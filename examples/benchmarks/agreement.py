@@ -1,7 +1,7 @@
 """Does ministn train as PyTorch does? The tutorial's network and recipe in both.
 
-    python examples/benchmarks/agreement.py steps      # the same weights and batches: losses and gradients, step by step
-    python examples/benchmarks/agreement.py seeds      # ten seeded runs each: are the accuracies of one kind?
+    python examples/benchmarks/agreement.py steps   # the same weights and batches: losses and gradients
+    python examples/benchmarks/agreement.py seeds   # ten seeded runs each: are the accuracies of one kind?
 
 `steps` switches dropout off, since the two draw different masks. It compares the gradient of every parameter in the
 first step, on digits and on noise: on digits, whole regions of equal background make exact ties in max pooling, which

@@ -1,4 +1,4 @@
-"""The network of PyTorch's spatial transformer tutorial, in PyTorch: what `ministn.models.MnistSTN` is compared with."""
+"""The network of PyTorch's spatial transformer tutorial, in PyTorch, to compare `ministn.models.MnistSTN` with."""
 
 from __future__ import annotations
 

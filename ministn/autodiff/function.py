@@ -75,7 +75,7 @@ class Function:
         Raises
         ------
         TypeError
-            If an input is no Tensor, or if two of them differ in floating-point dtype or in device.
+            If an input is no Tensor, if two of them differ in device, or in dtype when one is floating-point.
         """
         return cls(**options)(*inputs)
 
@@ -111,8 +111,9 @@ def _check_inputs(name: str, inputs: tuple[Tensor, ...]) -> None:
     for tensor in inputs:
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: expected a Tensor, got {type(tensor).__name__}; wrap it with ministn.tensor(...)")
-    dtypes = sorted({str(tensor.dtype) for tensor in inputs if tensor.dtype.kind == "f"})
-    if len(dtypes) > 1:  # promoting silently would hide a float64 that slows everything down
+    dtypes = sorted({str(tensor.dtype) for tensor in inputs})
+    if len(dtypes) > 1 and any(tensor.dtype.kind == "f" for tensor in inputs):
+        # Promoting silently would hide a float64 that slows everything down: NumPy makes float32 * int64 one.
         raise TypeError(f"{name}: expected inputs of one dtype, got {' and '.join(dtypes)}; convert with .astype(...)")
     devices = sorted({device_of(tensor.data) for tensor in inputs})
     if len(devices) > 1:

@@ -69,7 +69,8 @@ def gradcheck(
     checked = [index for index, tensor in enumerate(inputs) if tensor.requires_grad]
     if not checked:
         raise ValueError("gradcheck: no input requires a gradient")
-    random = np.random.default_rng(seed)
+    # Not default_rng(seed) itself: it may have made the inputs, and directions equal to them are no random ones.
+    random = np.random.default_rng((seed, 1))
 
     def value_at(index: int, data: np.ndarray) -> np.ndarray:
         moved = [Tensor(data if i == index else tensor.data) for i, tensor in enumerate(inputs)]
@@ -77,7 +78,7 @@ def gradcheck(
             return np.array(function(*moved).data)
 
     for trial in range(directions):
-        leaves = [Tensor(tensor.data.copy(), tensor.requires_grad) for tensor in inputs]
+        leaves = [Tensor(tensor.data.copy("K"), tensor.requires_grad) for tensor in inputs]
         output = function(*leaves)
         w = random.standard_normal(output.shape)
         output.backward(w)

@@ -136,6 +136,8 @@ class Tensor:
             If no input requires a gradient, this is not a scalar and `gradient` is missing, or the graph was freed.
         ValueError
             If the shape or dtype of `gradient` is not this tensor's.
+        TypeError
+            If `gradient` is no Tensor and no array.
         """
         if not self.requires_grad:
             raise RuntimeError("backward(): no tensor that this one was computed from requires a gradient")
@@ -144,6 +146,8 @@ class Tensor:
                 raise RuntimeError(f"backward(): expected a scalar or a gradient argument, got shape {self.shape}")
             gradient = array_module(self.data).ones_like(self.data)
         seed = gradient.data if isinstance(gradient, Tensor) else gradient
+        if not is_array(seed):
+            raise TypeError(f"backward(): expected the gradient to be a Tensor or an array, got {type(seed).__name__}")
         _check_gradient("backward()", seed, self)
 
         gradients: dict[int, Array] = {id(self): seed}
@@ -154,7 +158,8 @@ class Tensor:
             gradient = np.asarray(gradient) if isinstance(gradient, np.generic) else gradient
             function = tensor.creator
             if function is None or tensor._retains_grad:
-                tensor.grad = Tensor(gradient if tensor.grad is None else tensor.grad.data + gradient)
+                # A copy, since other branches of the graph, and other leaves, may hold the same array.
+                tensor.grad = Tensor(gradient.copy("K") if tensor.grad is None else tensor.grad.data + gradient)
             if function is None:
                 continue
             for parent, grad in zip(function.inputs, function.input_gradients(gradient), strict=True):

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ministn.autodiff import Tensor
 from ministn.backend import Array, array_module
 
 
 def as_operand(value: Any, like: Tensor) -> Tensor:
-    """`value` as a Tensor: a Python number takes the dtype and device of `like`, so that it never promotes it."""
+    """`value` as a Tensor: a number takes the dtype and device of `like`, so that it never promotes it."""
     if isinstance(value, Tensor):
         return value
-    if isinstance(value, (bool, int, float)):
-        dtype = like.dtype if like.dtype.kind == "f" or not isinstance(value, float) else "float32"
+    if isinstance(value, (bool, int, float, np.bool_, np.integer)):
+        fits = like.dtype.kind == "f" or (like.dtype.kind in "iu" and not isinstance(value, float))
+        dtype = like.dtype if fits else "float32" if isinstance(value, float) else np.asarray(value).dtype
         return Tensor(array_module(like.data).asarray(value, dtype=dtype))
     return Tensor(value)
+
+
+def in_floating_point(x: Tensor) -> Tensor:
+    """`x`, its integers or bools as float32: NumPy's mathematical functions would make them float64."""
+    return x if x.dtype.kind == "f" else Tensor(x.data.astype("float32"))
 
 
 def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
@@ -24,6 +32,6 @@ def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
         return gradient
     extra = gradient.ndim - len(shape)
     repeated = tuple(
-        axis + extra for axis, length in enumerate(shape) if length == 1 and gradient.shape[axis + extra] > 1
+        axis + extra for axis, length in enumerate(shape) if length == 1 and gradient.shape[axis + extra] != 1
     )
     return gradient.sum(axis=(*range(extra), *repeated)).reshape(shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, array_module
+from ministn.ops._common import in_floating_point
 
 
 class ReLU(Function):
@@ -86,27 +87,27 @@ def relu(x: Tensor) -> Tensor:
 
 def tanh(x: Tensor) -> Tensor:
     """The hyperbolic tangent element by element."""
-    return Tanh.apply(x)
+    return Tanh.apply(in_floating_point(x))
 
 
 def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + e^-x) element by element."""
-    return Sigmoid.apply(x)
+    return Sigmoid.apply(in_floating_point(x))
 
 
 def exp(x: Tensor) -> Tensor:
     """e^x element by element."""
-    return Exp.apply(x)
+    return Exp.apply(in_floating_point(x))
 
 
 def log(x: Tensor) -> Tensor:
     """The natural logarithm element by element."""
-    return Log.apply(x)
+    return Log.apply(in_floating_point(x))
 
 
 def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
     """The logarithm of the softmax along axis `dim`, computed without overflow."""
-    return LogSoftmax.apply(x, axis=dim)
+    return LogSoftmax.apply(in_floating_point(x), axis=dim)
 
 
 def softmax(x: Tensor, dim: int = -1) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, array_module
-from ministn.ops._common import as_operand, unbroadcast
+from ministn.ops._common import as_operand, in_floating_point, unbroadcast
 
 
 class Add(Function):
@@ -92,16 +92,25 @@ def multiply(a: Any, b: Any) -> Tensor:
 
 def divide(a: Any, b: Any) -> Tensor:
     """a / b element by element, broadcasting."""
-    return _binary(Divide, a, b)
+    return _binary(Divide, a, b, floating=True)
 
 
 def power(a: Tensor, exponent: float) -> Tensor:
     """a ** exponent element by element, for a fixed number `exponent`."""
     if not isinstance(exponent, (int, float)):
         raise TypeError(f"power: expected a number as exponent, got {type(exponent).__name__}")
+    if isinstance(exponent, float):
+        a, exponent = in_floating_point(a), float(exponent)  # a np.float64 would make float32 values float64
     return Power.apply(a, exponent=exponent)
 
 
-def _binary(function: type[Function], a: Any, b: Any) -> Tensor:
+def _binary(function: type[Function], a: Any, b: Any, floating: bool = False) -> Tensor:
+    """`function` of both operands; integers beside floating-point numbers are converted to their dtype."""
     like = a if isinstance(a, Tensor) else b
-    return function.apply(as_operand(a, like), as_operand(b, like))
+    operands = [as_operand(a, like), as_operand(b, like)]
+    if floating and not any(operand.dtype.kind == "f" for operand in operands):
+        operands = [in_floating_point(operand) for operand in operands]
+    for this, other in ((0, 1), (1, 0)):
+        if operands[this].dtype.kind != "f" and operands[other].dtype.kind == "f":
+            operands[this] = Tensor(operands[this].data.astype(operands[other].dtype))
+    return function.apply(*operands)

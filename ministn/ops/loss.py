@@ -92,12 +92,16 @@ def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tenso
     ValueError, TypeError
         For shapes that do not fit, labels that are not integers, or a label outside 0 to K - 1.
     """
-    return _reduce(CrossEntropy.apply(logits, labels=_labels("cross_entropy", logits, labels)), reduction)
+    return _reduce(
+        "cross_entropy", CrossEntropy.apply(logits, labels=_labels("cross_entropy", logits, labels)), reduction
+    )
 
 
 def nll_loss(log_probabilities: Tensor, labels: Any, reduction: str = "mean") -> Tensor:
     """Negative log-likelihood: -log_probabilities[label]; parameters as in `cross_entropy`."""
-    return _reduce(NLLLoss.apply(log_probabilities, labels=_labels("nll_loss", log_probabilities, labels)), reduction)
+    return _reduce(
+        "nll_loss", NLLLoss.apply(log_probabilities, labels=_labels("nll_loss", log_probabilities, labels)), reduction
+    )
 
 
 def mse_loss(input: Tensor, target: Any, reduction: str = "mean") -> Tensor:
@@ -106,7 +110,7 @@ def mse_loss(input: Tensor, target: Any, reduction: str = "mean") -> Tensor:
     if input.shape != target.shape:
         raise ValueError(f"mse_loss: expected target of the input's shape {input.shape}, got {target.shape}")
     difference = input - target
-    return _reduce(difference * difference, reduction)
+    return _reduce("mse_loss", difference * difference, reduction)
 
 
 def multi_margin_loss(scores: Tensor, labels: Any, p: int = 1, margin: float = 1.0, reduction: str = "mean") -> Tensor:
@@ -125,17 +129,21 @@ def multi_margin_loss(scores: Tensor, labels: Any, p: int = 1, margin: float = 1
     if p not in (1, 2):
         raise ValueError(f"multi_margin_loss: expected p to be 1 or 2, got {p}")
     labels = _labels("multi_margin_loss", scores, labels)
-    return _reduce(MultiMarginLoss.apply(scores, labels=labels, p=p, margin=margin), reduction)
+    return _reduce(
+        "multi_margin_loss", MultiMarginLoss.apply(scores, labels=labels, p=p, margin=float(margin)), reduction
+    )
 
 
-def _reduce(losses: Tensor, reduction: str) -> Tensor:
+def _reduce(name: str, losses: Tensor, reduction: str) -> Tensor:
     if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"expected reduction 'mean', 'sum' or 'none', got {reduction!r}")
+        raise ValueError(f"{name}: expected reduction 'mean', 'sum' or 'none', got {reduction!r}")
     return mean(losses) if reduction == "mean" else sum_(losses) if reduction == "sum" else losses
 
 
 def _labels(name: str, scores: Tensor, labels: Any) -> Array:
     labels = labels.data if isinstance(labels, Tensor) else labels if is_array(labels) else np.asarray(labels)
+    if scores.dtype.kind != "f":
+        raise TypeError(f"{name}: expected floating-point scores, got {scores.dtype}")
     if scores.ndim != 2 or labels.shape != scores.shape[:1]:
         raise ValueError(f"{name}: expected scores (N, K) and labels (N,), got {scores.shape} and {labels.shape}")
     if labels.dtype.kind not in "iu":

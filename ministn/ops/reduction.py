@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, array_module
 
-Axes = int | tuple[int, ...] | None
+Axes = int | Sequence[int] | None
 
 
 class Sum(Function):
@@ -66,7 +67,7 @@ def argmax(x: Tensor, dim: int | None = None) -> Tensor:
 
 
 def _axes(name: str, x: Tensor, dim: Any) -> tuple[int, ...]:
-    axes = tuple(range(x.ndim)) if dim is None else dim if isinstance(dim, tuple) else (dim,)
+    axes = tuple(range(x.ndim)) if dim is None else tuple(dim) if isinstance(dim, Sequence) else (dim,)
     if any(not -x.ndim <= axis < x.ndim for axis in axes):
         raise ValueError(f"{name}: expected axes between {-x.ndim} and {x.ndim - 1} for shape {x.shape}, got {dim}")
     return tuple(axis % x.ndim for axis in axes)

@@ -98,22 +98,27 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
 
 def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """The axes from `start_dim` to `end_dim` (inclusive) as one."""
-    start, end = start_dim % x.ndim, end_dim % x.ndim
+    if x.ndim == 0:
+        return Reshape.apply(x, shape=(1,))
+    start, end = _axis("flatten", x, start_dim), _axis("flatten", x, end_dim)
+    if start > end:
+        raise ValueError(f"flatten: expected start_dim before end_dim, got {start_dim} and {end_dim}")
     length = int(np.prod(x.shape[start : end + 1]))
     return Reshape.apply(x, shape=(*x.shape[:start], length, *x.shape[end + 1 :]))
 
 
 def permute(x: Tensor, *axes: Any) -> Tensor:
     """The axes of `x` in another order."""
-    axes = _flat(axes)
-    if sorted(axis % max(x.ndim, 1) for axis in axes) != list(range(x.ndim)):
+    axes = tuple(_axis("permute", x, axis) for axis in _flat(axes))
+    if sorted(axes) != list(range(x.ndim)):
         raise ValueError(f"permute: expected each of the {x.ndim} axes once, got {axes}")
-    return Permute.apply(x, axes=tuple(axis % x.ndim for axis in axes))
+    return Permute.apply(x, axes=axes)
 
 
 def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
     """Axes `dim0` and `dim1` of `x` exchanged."""
     axes = list(range(x.ndim))
+    dim0, dim1 = _axis("transpose", x, dim0), _axis("transpose", x, dim1)
     axes[dim0], axes[dim1] = axes[dim1], axes[dim0]
     return Permute.apply(x, axes=tuple(axes))
 
@@ -135,7 +140,7 @@ def concatenate(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     shapes = [tensor.shape for tensor in tensors]
     if not shapes:
         raise ValueError("concatenate: expected at least one tensor, got none")
-    axis = dim % max(len(shapes[0]), 1)
+    axis = _axis("concatenate", tensors[0], dim)
     if len({(*shape[:axis], *shape[axis + 1 :], len(shape)) for shape in shapes}) > 1:
         raise ValueError(f"concatenate: expected shapes that agree outside axis {dim}, got {shapes}")
     return Concatenate.apply(*tensors, axis=axis)
@@ -147,6 +152,13 @@ def astype(x: Tensor, dtype: Any) -> Tensor:
     if dtype.kind != "f":
         return Tensor(x.data.astype(dtype))
     return AsType.apply(x, dtype=dtype)
+
+
+def _axis(name: str, x: Tensor, dim: int) -> int:
+    """Axis `dim` of `x`, counted from the front."""
+    if not -x.ndim <= dim < x.ndim:
+        raise ValueError(f"{name}: expected an axis between {-x.ndim} and {x.ndim - 1} for shape {x.shape}, got {dim}")
+    return dim % x.ndim
 
 
 def _flat(values: tuple[Any, ...]) -> tuple[int, ...]:
