@@ -3,16 +3,23 @@
     python examples/benchmarks/agreement.py steps   # the same weights and batches: losses and gradients
     python examples/benchmarks/agreement.py seeds   # ten seeded runs each: are the accuracies of one kind?
 
-`steps` switches dropout off, since the two draw different masks. It compares the gradient of every parameter in the
-first step, on digits and on noise: on digits, whole regions of equal background make exact ties in max pooling, which
-noise has none of. `seeds` trains with dropout, every run from its own weights and order, and compares the two lists of
-test accuracies with the Mann-Whitney test. It also repeats one run, which must give the same bits.
-Each writes its figures as JSON to --out.
+`steps` switches dropout off, since the two draw different masks, and follows both for some hundred steps of SGD. Where
+the loss has kinks, rounding decides which way a gradient goes, and two right answers part. MNIST is full of kinks:
+whole regions of equal background make ties in max pooling, and an STN that starts at the identity has every sample on a
+kink of bilinear sampling. So `steps` shows three things side by side: digits, and digits with a little noise, which
+breaks the ties; float32 and float64; and, as a measure of what rounding alone does, PyTorch against PyTorch with
+another memory layout (channels_last), which sums in another order.
+
+`seeds` trains with dropout, every run from its own weights and order, and compares the two lists of test accuracies
+with the Mann-Whitney test. It also repeats one run, which must give the same bits.
+
+Each prints its figures, and writes them as JSON to --out.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import sys
@@ -53,42 +60,75 @@ def to_torch(images, labels):
     return torch.from_numpy(np.ascontiguousarray(images.numpy())), torch.from_numpy(labels)
 
 
-def compare_steps(dataset, steps, seed):
-    """Losses of both over the same batches, and the gradients of the first step."""
+def twins(seed, dtype=np.float32):
+    """The same weights as a ministn model and as a PyTorch model, without dropout."""
     ministn.manual_seed(seed)
-    ours, theirs = MnistSTN(dropout=0.0), TorchSTN(dropout=0.0)
+    ours, theirs = MnistSTN(dropout=0.0).astype(dtype), TorchSTN(dropout=0.0)
+    theirs = theirs.double() if dtype == np.float64 else theirs
     theirs.load_state_dict({name: torch.from_numpy(value.numpy().copy()) for name, value in ours.state_dict().items()})
+    return ours, theirs
+
+
+def compare_steps(dataset, steps, seed, noise, dtype, progress):
+    """Per step, the loss of ministn, of PyTorch, and of PyTorch in another layout, over the same batches."""
+    ours, theirs = twins(seed, dtype)
+    _, again = twins(seed, dtype)
+    again = again.to(memory_format=torch.channels_last)
     our_sgd = optim.SGD(ours.parameters(), lr=LEARNING_RATE)
-    their_sgd = torch.optim.SGD(theirs.parameters(), lr=LEARNING_RATE)
-    noise = Tensor(np.random.default_rng(seed).normal(size=(BATCH_SIZE, 1, 28, 28)).astype(np.float32))
-    result = {"first_step_gradients_on_noise": compare_gradients(ours, theirs, noise, np.arange(BATCH_SIZE) % 10)}
+    their_sgd, again_sgd = (torch.optim.SGD(model.parameters(), lr=LEARNING_RATE) for model in (theirs, again))
     losses = []
+    for images, labels in noisy_batches(dataset, steps, seed, noise, dtype):
+        torch_images, torch_labels = to_torch(images, labels)
+        other_layout = torch_images.contiguous(memory_format=torch.channels_last)
+        losses.append(
+            (
+                ministn_step(ours, our_sgd, images, labels),
+                torch_step(theirs, their_sgd, torch_images, torch_labels),
+                torch_step(again, again_sgd, other_layout, torch_labels),
+            )
+        )
+        progress.update()
+    return np.array(losses)
+
+
+def noisy_batches(dataset, steps, seed, noise, dtype=np.float32):
+    """The first `steps` batches of training; `noise` is the standard deviation added, in units of the data's own."""
+    random = np.random.default_rng(seed)
     loader = mnist_loader(dataset, seed)
-    batches = (batch for _ in range(steps) for batch in loader)
-    for step, (images, labels) in zip(tqdm(range(steps), disable=None), batches, strict=False):
-        if step == 0:
-            result["first_step_gradients_on_digits"] = compare_gradients(ours, theirs, images, labels)
-        pair = ministn_step(ours, our_sgd, images, labels), torch_step(theirs, their_sgd, *to_torch(images, labels))
-        losses.append(pair)
-    difference = np.abs(np.subtract(*np.array(losses).T))
-    result["largest_loss_difference"] = {
-        f"first {n} steps": float(difference[:n].max()) for n in (1, 50, 100, 500, steps)
-    }
-    result["losses"] = losses
-    return result
+    batches = itertools.chain.from_iterable(iter(loader) for _ in itertools.count())
+    for images, labels in itertools.islice(batches, steps):
+        noisy = images.data + noise * random.standard_normal(images.shape, np.float32) if noise else images.data
+        yield Tensor(noisy.astype(dtype)), labels
 
 
-def compare_gradients(ours, theirs, images, labels):
-    """For each parameter, the largest difference of the gradients relative to the largest entry."""
-    ours.zero_grad()
-    theirs.zero_grad()
+def compare_gradients(seed, images, labels):
+    """For each parameter, the largest difference of the first step's gradients relative to the largest entry."""
+    ours, theirs = twins(seed, images.dtype)
     F.nll_loss(ours(images), labels).backward()
-    torch.nn.functional.nll_loss(theirs(to_torch(images, labels)[0]), torch.from_numpy(labels)).backward()
+    torch_images, torch_labels = to_torch(images, labels)
+    torch.nn.functional.nll_loss(theirs(torch_images), torch_labels).backward()
     expected = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}
     return {
         name: float(np.abs(parameter.grad.numpy() - expected[name]).max() / max(np.abs(expected[name]).max(), 1e-30))
         for name, parameter in ours.named_parameters()
     }
+
+
+def all_steps(dataset, steps, seed):
+    """The tables that `steps` prints: gradients of the first step, and how far the losses part."""
+    gradients, differences, losses = {}, {}, {}
+    with tqdm(total=4 * steps, desc="steps", disable=None) as progress:
+        for noise, dtype in itertools.product((0.0, 0.01), (np.float32, np.float64)):
+            name = f"digits{' with noise' if noise else ''}, {np.dtype(dtype).name}"
+            gradients[name] = compare_gradients(seed, *next(noisy_batches(dataset, 1, seed, noise, dtype)))
+            curves = compare_steps(dataset, steps, seed, noise, dtype, progress)
+            losses[name] = {"ministn": curves[:, 0].tolist(), "torch": curves[:, 1].tolist()}
+            for peer, column in (("ministn - torch", 0), ("torch channels_last - torch", 2)):
+                difference = np.abs(curves[:, column] - curves[:, 1])
+                differences[f"{name}: {peer}"] = {
+                    f"first {count}": float(difference[:count].max()) for count in (1, 50, steps) if count <= steps
+                }
+    return {"first_step_gradients": gradients, "largest_loss_difference": differences, "losses": losses}
 
 
 def train_ministn(dataset, seed, epochs):
@@ -168,7 +208,7 @@ def main(argv=None):
     print(dataset.describe())
     with threadpool_limits(1, user_api="blas"):
         if args.what == "steps":
-            result = compare_steps(dataset, args.steps, args.seed)
+            result = all_steps(dataset, args.steps, args.seed)
         else:
             result = compare_seeds(dataset, args.seeds, args.epochs)
     shown = {key: value for key, value in result.items() if key != "losses"}

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from safetensors.numpy import load_file, save_file  # noqa: E402
 from safetensors.torch import load_file as load_torch  # noqa: E402
 from safetensors.torch import save_file as save_torch  # noqa: E402
-from torch_twin import TorchCNN, TorchSTN  # noqa: E402
+from torch_stn import TorchCNN, TorchSTN  # noqa: E402
 
 TWINS = [(MnistSTN, TorchSTN), (MnistCNN, TorchCNN)]
 
