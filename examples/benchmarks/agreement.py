@@ -2,6 +2,8 @@
 
     python examples/benchmarks/agreement.py steps   # the same weights and batches: losses and gradients
     python examples/benchmarks/agreement.py seeds   # ten seeded runs each: are the accuracies of one kind?
+    python examples/benchmarks/agreement.py dips    # one step, many dropout masks: where do low accuracies come from?
+    python examples/benchmarks/agreement.py plot    # draw what the three have written to --folder
 
 `steps` switches dropout off, since the two draw different masks, and follows both for some hundred steps of SGD. Where
 the loss has kinks, rounding decides which way a gradient goes, and two right answers part. MNIST is full of kinks:
@@ -13,7 +15,11 @@ another memory layout (channels_last), which sums in another order.
 `seeds` trains with dropout, every run from its own weights and order, and compares the two lists of test accuracies
 with the Mann-Whitney test. It also repeats one run, which must give the same bits.
 
-Each prints its figures, and writes them as JSON to --out.
+`dips` looks into a low outlier among the seeds. It trains one seed up to its very last step, takes that step many times
+in both libraries, each time from the same weights and with fresh dropout masks, and lists the accuracies after it. (The
+last batch of an epoch has 32 images, not 64.)
+
+Each prints its figures and writes them as JSON to the folder.
 """
 
 from __future__ import annotations
@@ -22,7 +28,6 @@ import argparse
 import itertools
 import json
 import platform
-import sys
 from pathlib import Path
 
 import numba
@@ -34,7 +39,7 @@ from tqdm import tqdm
 
 import ministn
 import ministn.functional as F
-from ministn import Tensor, data, no_grad, optim
+from ministn import Tensor, data, optim, training
 from ministn.models import MnistSTN
 
 LEARNING_RATE, BATCH_SIZE = 0.01, 64  # the tutorial's
@@ -122,7 +127,7 @@ def all_steps(dataset, steps, seed):
             name = f"digits{' with noise' if noise else ''}, {np.dtype(dtype).name}"
             gradients[name] = compare_gradients(seed, *next(noisy_batches(dataset, 1, seed, noise, dtype)))
             curves = compare_steps(dataset, steps, seed, noise, dtype, progress)
-            losses[name] = {"ministn": curves[:, 0].tolist(), "torch": curves[:, 1].tolist()}
+            losses[name] = dict(zip(("ministn", "torch", "torch channels_last"), curves.T.tolist(), strict=True))
             for peer, column in (("ministn - torch", 0), ("torch channels_last - torch", 2)):
                 difference = np.abs(curves[:, column] - curves[:, 1])
                 differences[f"{name}: {peer}"] = {
@@ -140,11 +145,8 @@ def train_ministn(dataset, seed, epochs):
     for _ in range(epochs):
         for images, labels in loader:
             ministn_step(model, optimizer, images, labels)
-    model.eval()
-    with no_grad():
-        guesses = [model(images).numpy().argmax(axis=1) for images, _ in test_loader(dataset)]
-    accuracy = float(np.mean(np.concatenate(guesses) == dataset.test_labels))
-    return accuracy, np.concatenate([value.numpy().ravel() for value in model.state_dict().values()])
+    weights = np.concatenate([value.numpy().ravel() for value in model.state_dict().values()])
+    return ministn_accuracy(model, dataset), weights
 
 
 def train_torch(dataset, seed, epochs):
@@ -156,6 +158,14 @@ def train_torch(dataset, seed, epochs):
     for _ in range(epochs):
         for images, labels in loader:
             torch_step(model, optimizer, *to_torch(images, labels))
+    return torch_accuracy(model, dataset)
+
+
+def ministn_accuracy(model, dataset):
+    return training.evaluate(model, test_loader(dataset)).accuracy
+
+
+def torch_accuracy(model, dataset):
     model.eval()
     with torch.no_grad():
         guesses = [model(to_torch(images, labels)[0]).argmax(dim=1).numpy() for images, labels in test_loader(dataset)]
@@ -191,17 +201,85 @@ def compare_seeds(dataset, seeds, epochs):
     }
 
 
+def look_at_dips(dataset, seed, epochs, tries):
+    ministn.manual_seed(seed)
+    model = MnistSTN()
+    loader = mnist_loader(dataset, seed)
+    steps = epochs * len(loader)
+    batches = itertools.islice(itertools.chain.from_iterable(iter(loader) for _ in itertools.count()), steps)
+    optimizer = optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    model.train()
+    for step, (images, labels) in enumerate(tqdm(batches, total=steps, desc="training", disable=None)):
+        if step < steps - 1:
+            ministn_step(model, optimizer, images, labels)
+    state = {name: value.numpy().copy() for name, value in model.state_dict().items()}
+    ours, theirs = [], []
+    for attempt in tqdm(range(tries), desc="last step", disable=None):
+        model.load_state_dict(state)
+        ministn.manual_seed(attempt)
+        ministn_step(model.train(), optimizer, images, labels)
+        ours.append(ministn_accuracy(model, dataset))
+        twin = TorchSTN()
+        twin.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
+        torch.manual_seed(attempt)
+        sgd = torch.optim.SGD(twin.parameters(), lr=LEARNING_RATE)
+        torch_step(twin.train(), sgd, *to_torch(images, labels))
+        theirs.append(torch_accuracy(twin, dataset))
+    model.load_state_dict(state)
+    before = ministn_accuracy(model, dataset)
+    return {"seed": seed, "images_in_last_batch": len(labels), "before": before, "ministn": ours, "torch": theirs}
+
+
+def plot(folder):
+    """A picture of the three results, as agreement.png in the folder."""
+    from matplotlib.figure import Figure
+
+    blue, vermilion, grey = "#0072B2", "#D55E00", "#7F7F7F"
+    steps, seeds, dips = (json.loads((folder / f"agreement-{what}.json").read_text()) for what in RESULTS)
+    figure = Figure(figsize=(11, 4), layout="constrained", dpi=120)
+    left, middle, right = figure.subplots(1, 3, width_ratios=[1.6, 1, 1])
+    styles = {"digits, float32": (vermilion, "-"), "digits with noise, float32": (vermilion, ":")}
+    styles |= {"digits, float64": (blue, "-"), "digits with noise, float64": (blue, ":")}
+    for name, (colour, style) in styles.items():
+        losses = {who: np.array(values) for who, values in steps["losses"][name].items()}
+        farthest = np.maximum.accumulate(np.abs(losses["ministn"] - losses["torch"]))
+        left.plot(np.arange(1, 1 + len(farthest)), np.maximum(farthest, 1e-17), style, color=colour, label=name)
+    floor = steps["losses"]["digits, float32"]
+    itself = np.maximum.accumulate(np.abs(np.subtract(floor["torch channels_last"], floor["torch"])))
+    left.plot(np.arange(1, 1 + len(itself)), itself, "--", color=grey, label="PyTorch from itself, digits, float32")
+    left.set(xscale="log", yscale="log", xlabel="step", ylabel="largest difference of the losses so far")
+    left.set_title("the same weights and batches")
+    left.legend(fontsize="small")
+    for axes, result, title in ((middle, seeds, "seeded runs"), (right, dips, "one step, many masks")):
+        for column, (who, colour) in enumerate((("ministn", blue), ("torch", vermilion))):
+            values = 100 * np.sort(result[who])
+            axes.plot(column + np.linspace(-0.25, 0.25, len(values)), values, "o", ms=4, color=colour, alpha=0.7)
+        axes.set(xticks=[0, 1], xticklabels=["ministn", "PyTorch"], xlim=(-0.6, 1.6), ylabel="test accuracy in %")
+        axes.set_title(title)
+    right.axhline(100 * dips["before"], color=grey, ls="--", lw=1)
+    right.text(1.55, 100 * dips["before"] + 0.4, "before", ha="right", va="bottom", color=grey, fontsize="small")
+    figure.savefig(folder / "agreement.png")
+    print(folder / "agreement.png")
+
+
+RESULTS = ("steps", "seeds", "dips")
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["steps", "seeds"])
+    parser.add_argument("what", choices=[*RESULTS, "plot"])
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and batches of `steps`")
+    parser.add_argument("--tries", type=int, default=50, help="of the last step, for `dips`")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and batches of `steps` and `dips`")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--out", type=Path, help="JSON file")
+    parser.add_argument("--folder", type=Path, default=Path("."), help="for the results")
     args = parser.parse_args(argv)
+    if args.what == "plot":
+        plot(args.folder)
+        return
     ministn.set_num_threads(args.threads)
     torch.set_num_threads(args.threads)
     dataset = data.load("mnist", data_dir=args.data_dir)
@@ -209,14 +287,25 @@ def main(argv=None):
     with threadpool_limits(1, user_api="blas"):
         if args.what == "steps":
             result = all_steps(dataset, args.steps, args.seed)
-        else:
+        elif args.what == "seeds":
             result = compare_seeds(dataset, args.seeds, args.epochs)
-    shown = {key: value for key, value in result.items() if key != "losses"}
-    print(json.dumps(shown, indent=2))
+        else:
+            result = look_at_dips(dataset, args.seed, args.epochs, args.tries)
+    print(json.dumps({key: value for key, value in result.items() if key != "losses"}, indent=2))
     versions = {m.__name__: m.__version__ for m in (ministn, np, numba, torch)}
-    setting = {"command": sys.argv[1:], "python": platform.python_version(), **versions, "processor": processor()}
-    if args.out:
-        args.out.write_text(json.dumps({"setting": setting, **result}, indent=1) + "\n")
+    setting = {
+        "command": f"agreement.py {args.what}",
+        "seed": args.seed,
+        "threads": args.threads,
+        "data": dataset.name,
+        "python": platform.python_version(),
+        **versions,
+        "processor": processor(),
+    }
+    training.write_atomically(
+        args.folder / f"agreement-{args.what}.json",
+        (json.dumps({"setting": setting, **result}, indent=1) + "\n").encode(),
+    )
 
 
 def processor():

@@ -29,9 +29,10 @@ def gradcheck(
 
     .. math:: \langle w, \frac{f(x + h v) - f(x - h v)}{2h} \rangle = \langle J^T w, v \rangle
 
-    must hold. The left side is a central difference, wrong by O(h^2) and by rounding / h; the right side is what
-    `backward` returns for the output gradient :math:`w`. Unlike a check of J entry by entry, its cost does not grow
-    with the size of the input, yet a wrong entry of J goes unnoticed with probability zero.
+    must hold, with J the matrix of the derivatives of f. The left side is a central difference, wrong by O(h^2) and by
+    rounding / h; the right side is what `backward` returns for the output gradient :math:`w`. Unlike a check of J entry
+    by entry, its cost does not grow with the size of the input, and a random direction overlooks no entry of J, only
+    errors that are below the tolerance as a whole.
 
     Parameters
     ----------

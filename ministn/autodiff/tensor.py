@@ -40,11 +40,9 @@ class Tensor:
 
     def __init__(self, data: Any, requires_grad: bool = False, creator: Function | None = None) -> None:
         if not is_array(data):
-            numpy_scalar = isinstance(data, np.generic)  # what NumPy makes of a 0-d result: it has its dtype already
+            from_numpy = isinstance(data, np.generic)  # a 0-d result of NumPy, with a dtype of its own
             data = np.asarray(data)
-            if (
-                data.dtype == np.float64 and not numpy_scalar
-            ):  # what NumPy makes of Python floats; a float64 array stays float64
+            if data.dtype == np.float64 and not from_numpy:
                 data = data.astype(np.float32)
         if data.dtype.kind not in "fiub" or (data.dtype.kind == "f" and data.dtype.itemsize not in (4, 8)):
             raise TypeError(f"Tensor: expected float32, float64, integer or bool data, got {data.dtype}")
@@ -153,7 +151,7 @@ class Tensor:
         gradients: dict[int, Array] = {id(self): seed}
         for tensor in _reverse_topological_order(self):
             gradient = gradients.pop(id(tensor), None)
-            if gradient is None:  # every path to this tensor passed through an input that needed no gradient
+            if gradient is None:  # every Function that read this tensor answered None
                 continue
             gradient = np.asarray(gradient) if isinstance(gradient, np.generic) else gradient
             function = tensor.creator

@@ -39,7 +39,7 @@ def pixel_centres(count: int, align_corners: bool, dtype: Any) -> np.ndarray:
 
 
 def to_pixels(x: np.ndarray, count: int, align_corners: bool) -> np.ndarray:
-    """Normalised coordinates as pixel indices (not whole numbers): the inverse of `pixel_centres`.
+    """Normalised coordinates as pixel coordinates, whole numbers at pixel centres: the inverse of `pixel_centres`.
 
     ((x + 1) n - 1) / 2, or (x + 1) (n - 1) / 2 with ``align_corners=True``. Product and difference are rounded once,
     as a processor's fused multiply-add does, which the loops and PyTorch use: see the remark in `pixel_centres`.

@@ -1,8 +1,10 @@
-"""What the pooling families share: where the windows stand, and the checks of their arguments."""
+"""What the pooling families share: where the windows stand, what they cover, and the checks of their arguments."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
 
 from ministn.autodiff import Tensor
 from ministn.kernels._checks import check_tensor, pair
@@ -14,7 +16,7 @@ Size = int | tuple[int, int]
 def output_length(length: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> int:
     """How many windows stand along an axis of `length` pixels; less than 1 where none fits.
 
-    Window i covers the pixels i s - p to i s - p + k - 1. All of them must lie in the padded image; with `ceil_mode`
+    Window i covers the pixels i s - P to i s - P + K - 1. All of them must lie in the padded image; with `ceil_mode`
     the last window may stick out, but it must start inside the image or its left padding.
     """
     beyond_first = length + 2 * padding - kernel  # room left beside the first window
@@ -22,6 +24,15 @@ def output_length(length: int, kernel: int, stride: int, padding: int, ceil_mode
         return beyond_first // stride + 1
     count = -(-beyond_first // stride) + 1
     return count - 1 if (count - 1) * stride >= length + padding else count
+
+
+def window_length(
+    length: int, kernel: int, stride: int, padding: int, count_include_pad: bool, count: int
+) -> np.ndarray:
+    """m_i for the `count` windows along an axis of `length` pixels: the pixels of each that count in its mean."""
+    start = np.arange(count) * stride - padding
+    border = padding if count_include_pad else 0
+    return np.minimum(start + kernel, length + border) - np.maximum(start, -border)
 
 
 def check_pooling(
@@ -32,7 +43,7 @@ def check_pooling(
     kernel = pair(name, "kernel_size", kernel_size, minimum=1)
     step = kernel if stride is None else pair(name, "stride", stride, minimum=1)
     border = pair(name, "padding", padding, minimum=0)
-    if any(2 * p > k for p, k in zip(border, kernel, strict=True)):  # a window could lie wholly in the padding
+    if any(2 * b > k for b, k in zip(border, kernel, strict=True)):  # a window could lie wholly in the padding
         raise ValueError(f"{name}: expected padding to be at most half of kernel_size {kernel}, got {border}")
     return kernel, step, border, _output_size(name, input, kernel, step, border, ceil_mode)
 
@@ -44,6 +55,6 @@ def _output_size(name: str, input: Tensor, kernel: Pair, stride: Pair, padding: 
         output_length(input.shape[2 + axis], kernel[axis], stride[axis], padding[axis], ceil_mode) for axis in range(2)
     )
     if min(rows, columns) < 1:
-        padded = tuple(length + 2 * p for length, p in zip(input.shape[2:], padding, strict=True))
+        padded = tuple(length + 2 * b for length, b in zip(input.shape[2:], padding, strict=True))
         raise ValueError(f"{name}: expected axes H, W of the padded input to be at least {kernel}, got {padded}")
     return rows, columns

@@ -30,15 +30,15 @@ def test_identity_gives_pixel_centres(kernels):
 
 @pytest.mark.parametrize("kernels", KERNELS)
 def test_hand_worked_example(kernels):
-    """The numbers of the README: x_s = x / 2 + 1 / 4 and y_s = -x at the point (x, y) = (1, 1)."""
+    """The numbers of the README: x_s = x / 2 + 1 / 4 and y_s = -x at the point (x, y) = (1 / 2, -1 / 2)."""
     theta = Tensor(np.array([[[0.5, 0, 0.25], [-1, 0, 0]]]), requires_grad=True)
     with use_kernels(kernels):
-        grid = affine_grid(theta, (1, 1, 2, 2), align_corners=True)
-        np.testing.assert_array_equal(grid.detach().numpy()[0, 1, 1], [0.75, -1])
+        grid = affine_grid(theta, (1, 1, 2, 2))
+        np.testing.assert_array_equal(grid.detach().numpy()[0, 0, 1], [0.5, -0.5])
         pick = np.zeros(grid.shape)
-        pick[0, 1, 1] = 2, 3
+        pick[0, 0, 1] = 2, 3
         grid.backward(pick)
-    np.testing.assert_array_equal(theta.grad.numpy(), [[[2, 2, 2], [3, 3, 3]]])
+    np.testing.assert_array_equal(theta.grad.numpy(), [[[1, -1, 2], [1.5, -1.5, 3]]])
 
 
 @pytest.mark.parametrize("kernels", KERNELS)

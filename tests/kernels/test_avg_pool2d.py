@@ -13,6 +13,7 @@ from ministn import Tensor
 from ministn.backend import use_kernels
 from ministn.kernels.avg_pool2d import avg_pool2d
 
+KERNELS = ["cpu", "reference"]
 # kernel, stride, padding, ceil_mode, count_include_pad
 GEOMETRIES = [
     (*geometry, count_include_pad)
@@ -52,11 +53,12 @@ def images(shape, dtype, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
-@pytest.mark.parametrize("implementation", ["cpu", "reference"])
-def test_worked_examples(implementation):
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_hand_worked_example(kernels):
+    """The examples of the family's README."""
     x = np.arange(1, 10, dtype=np.float32).reshape(1, 1, 3, 3)
     g = np.array([[4, 2], [2, 1]], np.float32)[None, None]
-    with use_kernels(implementation):
+    with use_kernels(kernels):
         y, dx = pool(x, g, 2, 2, 0, True)
         with_padding = avg_pool2d(Tensor(x), 2, 2, 1, count_include_pad=True).data
         without_padding = avg_pool2d(Tensor(x), 2, 2, 1, count_include_pad=False).data
@@ -69,15 +71,15 @@ def test_worked_examples(implementation):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-@pytest.mark.parametrize("implementation", ["cpu", "reference"])
-def test_equals_torch(implementation, geometry, dtype):
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_equals_torch(kernels, geometry, dtype):
     torch = pytest.importorskip("torch")
     x = images((3, 2, 11, 13), dtype)
     input = torch.tensor(x, requires_grad=True)
     expected = torch.nn.functional.avg_pool2d(input, *geometry)
     g = images(tuple(expected.shape), dtype, seed=1)
     expected.backward(torch.tensor(g))
-    with use_kernels(implementation):
+    with use_kernels(kernels):
         y, dx = pool(x, g, *geometry)
     assert y.dtype == dx.dtype == dtype
     np.testing.assert_allclose(y, expected.detach().numpy(), **TOLERANCE[dtype])
@@ -121,7 +123,7 @@ def test_equals_scipy():
 @pytest.mark.parametrize("batch", [0, 1, 2, 7, 8, 16, 31, 64, 70])
 @pytest.mark.parametrize("arrange", [np.ascontiguousarray, batch_last_memory])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_loops_equal_reference(batch, arrange, dtype):
+def test_cpu_equals_reference(batch, arrange, dtype):
     x, g = images((batch, 2, 7, 5), dtype), images((batch, 2, 4, 3), dtype, seed=1)
     y, dx = pool(arrange(x), arrange(g), 3, 2, 1)
     with use_kernels("reference"):
@@ -130,18 +132,20 @@ def test_loops_equal_reference(batch, arrange, dtype):
     np.testing.assert_allclose(dx, expected_dx, **TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_gradcheck(geometry):
+def test_gradcheck(kernels, geometry):
     x = Tensor(images((2, 2, 11, 8), np.float64), requires_grad=True)
-    assert ministn.gradcheck(lambda t: avg_pool2d(t, *geometry), [x], tolerance=1e-6)
+    with use_kernels(kernels):
+        assert ministn.gradcheck(lambda t: avg_pool2d(t, *geometry), [x], tolerance=1e-6)
 
 
-@pytest.mark.parametrize("implementation", ["cpu", "reference"])
+@pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_adjoint_identity(geometry, implementation):
+def test_adjoint_identity(kernels, geometry):
     x = images((3, 2, 10, 7), np.float64)
     g = images(avg_pool2d(Tensor(x), *geometry).shape, np.float64, seed=1)
-    with use_kernels(implementation):
+    with use_kernels(kernels):
         y, dx = pool(x, g, *geometry)
     # Both sides are sums of the same few hundred products in another order: 1e-12 is far above their rounding.
     assert np.vdot(y, g) == pytest.approx(np.vdot(x, dx), rel=1e-12, abs=1e-12)

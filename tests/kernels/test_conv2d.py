@@ -10,6 +10,9 @@ from ministn import Tensor
 from ministn.backend import get_num_threads, set_num_threads, use_kernels
 from ministn.kernels._layout import batch_last, from_batch_last, is_batch_last
 from ministn.kernels.conv2d import conv2d, cpu, reference
+from ministn.kernels.conv2d._shape import output_size
+
+KERNELS = ["cpu", "reference"]
 
 # (N, C, H, W), (O, KH, KW), stride, padding, dilation: non-square, odd, and each special path of the loops.
 CASES = [
@@ -41,20 +44,22 @@ def rounding(dtype, terms):
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
-def test_worked_example():
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_hand_worked_example(kernels):
     """The example of the family's README."""
     x = Tensor(np.array([[[[1.0, 2, 0], [0, 1, 3], [2, 1, 1]]]]), requires_grad=True)
     weight = Tensor(np.array([[[[1.0, 2], [0, -1]]]]), requires_grad=True)
     bias = Tensor(np.array([0.5]), requires_grad=True)
-    y = conv2d(x, weight, bias)
+    with use_kernels(kernels):
+        y = conv2d(x, weight, bias)
+        y.backward(np.array([[[[1.0, 0], [0, 2]]]]))
     np.testing.assert_array_equal(y.data, [[[[4.5, -0.5], [1.5, 6.5]]]])  # small integers and halves are exact
-    y.backward(np.array([[[[1.0, 0], [0, 2]]]]))
     np.testing.assert_array_equal(x.grad.data, [[[[1, 2, 0], [0, 1, 4], [0, 0, -2]]]])
     np.testing.assert_array_equal(weight.grad.data, [[[[3, 8], [2, 3]]]])
     np.testing.assert_array_equal(bias.grad.data, [3])
 
 
-@pytest.mark.parametrize("kernels", ["reference", "cpu"])
+@pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize(("shape", "filters", "stride", "padding", "dilation"), CASES)
 def test_forward_against_scipy(kernels, shape, filters, stride, padding, dilation):
     signal = pytest.importorskip("scipy.signal")
@@ -77,7 +82,7 @@ def test_forward_against_scipy(kernels, shape, filters, stride, padding, dilatio
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("shape", "filters", "stride", "padding", "dilation"), CASES)
-def test_numba_equals_reference(dtype, shape, filters, stride, padding, dilation):
+def test_cpu_equals_reference(dtype, shape, filters, stride, padding, dilation):
     x, weight, bias = draw(shape, filters, dtype)
     y = cpu.forward(x, weight, bias, stride, padding, dilation)
     expected = reference.forward(x, weight, bias, stride, padding, dilation)
@@ -103,8 +108,8 @@ def test_numba_equals_reference(dtype, shape, filters, stride, padding, dilation
     dilation=st.tuples(st.integers(1, 3), st.integers(1, 3)),
 )
 @settings(deadline=None, derandomize=True, max_examples=60)
-def test_numba_equals_reference_on_any_geometry(batch, size, channels, kernel, stride, padding, dilation):
-    if min(reference.output_size(size, kernel, stride, padding, dilation)) < 1:
+def test_cpu_equals_reference_on_any_geometry(batch, size, channels, kernel, stride, padding, dilation):
+    if min(output_size(size, kernel, stride, padding, dilation)) < 1:
         return  # refused: test_bad_input
     x, weight, bias = draw((batch, channels[0], *size), (channels[1], *kernel), np.float64, seed=batch)
     y = cpu.forward(x, weight, bias, stride, padding, dilation)
@@ -134,7 +139,7 @@ def test_integer_and_pair_mean_the_same():
 # --- gradients --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kernels", ["reference", "cpu"])
+@pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize(("shape", "filters", "stride", "padding", "dilation"), CASES)
 def test_gradcheck(kernels, shape, filters, stride, padding, dilation):
     inputs = [Tensor(a, requires_grad=True) for a in draw(shape, filters, np.float64)]
@@ -143,14 +148,14 @@ def test_gradcheck(kernels, shape, filters, stride, padding, dilation):
         assert ministn.gradcheck(lambda x, w: conv2d(x, w, None, stride, padding, dilation), inputs[:2])
 
 
-@pytest.mark.parametrize("kernels", [reference, cpu], ids=["reference", "cpu"])
+@pytest.mark.parametrize("module", [cpu, reference], ids=KERNELS)
 @pytest.mark.parametrize(("shape", "filters", "stride", "padding", "dilation"), CASES)
-def test_backward_is_the_adjoint(kernels, shape, filters, stride, padding, dilation):
+def test_adjoint_identity(module, shape, filters, stride, padding, dilation):
     """<conv(x), g> = <x, dx> = <w, dw>, as conv is linear in x and in w; and <b, db> = <b at every pixel, g>."""
     x, weight, bias = draw(shape, filters, np.float64)
-    y = kernels.forward(x, weight, None, stride, padding, dilation)
+    y = module.forward(x, weight, None, stride, padding, dilation)
     g = np.random.default_rng(1).uniform(-1, 1, y.shape)
-    dx, dw, db = kernels.backward(g, x, weight, stride, padding, dilation)
+    dx, dw, db = module.backward(g, x, weight, stride, padding, dilation)
     expected = np.vdot(y, g)
     scale = np.abs(y * g).sum() + 1  # the inner products may cancel: 1e-12 of what is summed
     assert abs(np.vdot(x, dx) - expected) <= 1e-12 * scale
@@ -158,7 +163,7 @@ def test_backward_is_the_adjoint(kernels, shape, filters, stride, padding, dilat
     assert abs(np.vdot(bias, db) - np.vdot(bias[:, None, None] + 0 * g, g)) <= 1e-12 * np.abs(g).sum()
 
 
-@pytest.mark.parametrize("kernels", ["reference", "cpu"])
+@pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_only_the_needed_gradient_is_computed(kernels, which):
     x, weight, bias = draw((2, 2, 5, 4), (3, 2, 3), np.float32)
@@ -215,7 +220,7 @@ def test_results_do_not_depend_on_the_number_of_threads():
         np.testing.assert_array_equal(one, many)
 
 
-@pytest.mark.parametrize("kernels", ["reference", "cpu"])
+@pytest.mark.parametrize("kernels", KERNELS)
 def test_empty_batch(kernels):
     x, weight, bias = (Tensor(a, requires_grad=True) for a in draw((0, 2, 5, 4), (3, 2, 3), np.float32))
     with use_kernels(kernels):

@@ -241,7 +241,7 @@ def test_hand_worked_example(kernels):
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize(("x", "right", "equation_7"), [(2, 4, 3), (3, -5, 7), (4, -2, 2), (-1, 0, 0)])
 def test_slope_on_a_pixel_is_the_right_hand_one(kernels, x, right, equation_7):
-    """Equation (7) as printed keeps only tap m = x there and answers U[x], which is no subgradient."""
+    """Equation (7) as printed keeps only tap m = x there and answers U[x], which may lie outside both slopes."""
     row = np.array([0.0, 1, 3, 7, 2])
     literal = sum(u * (0 if abs(m - x) >= 1 else 1 if m >= x else -1) for m, u in enumerate(row))
     assert literal == equation_7

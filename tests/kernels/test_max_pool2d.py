@@ -11,6 +11,7 @@ from ministn import Tensor
 from ministn.backend import use_kernels
 from ministn.kernels.max_pool2d import cpu, max_pool2d, reference
 
+KERNELS = ["cpu", "reference"]
 # kernel, stride, padding, ceil_mode
 GEOMETRIES = [
     (2, None, 0, False),
@@ -43,27 +44,30 @@ def images(shape, dtype, seed=0):
     return np.random.default_rng(seed).integers(0, 5, shape).astype(dtype)
 
 
-@pytest.mark.parametrize("implementation", ["cpu", "reference"])
-def test_worked_example(implementation):
-    x = np.array([[1, 3, 2], [4, 3, 0], [1, 5, 5]], np.float32)[None, None]
-    g = np.array([[1, 10], [100, 1000]], np.float32)[None, None]
-    with use_kernels(implementation):
-        y, dx = pool(x, g, 2, 1)
-    np.testing.assert_array_equal(y[0, 0], [[4, 3], [5, 5]])
-    np.testing.assert_array_equal(dx[0, 0], [[0, 10, 0], [1, 0, 0], [0, 1100, 0]])
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_hand_worked_example(kernels):
+    """The example of the family's README."""
+    x = Tensor(np.array([[[[1.0, 3, 2], [4, 3, 0], [1, 5, 5]]]]), requires_grad=True)
+    with use_kernels(kernels):
+        y = max_pool2d(x, 2, 1)
+        winning_taps = y.creator.taps
+        y.backward(np.array([[[[1.0, 10], [100, 1000]]]]))
+    np.testing.assert_array_equal(y.data, [[[[4, 3], [5, 5]]]])
+    np.testing.assert_array_equal(winning_taps, [[[[2, 0], [3, 2]]]])
+    np.testing.assert_array_equal(x.grad.data, [[[[0, 10, 0], [1, 0, 0], [0, 1100, 0]]]])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-@pytest.mark.parametrize("implementation", ["cpu", "reference"])
-def test_equals_torch(implementation, geometry, dtype):
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_equals_torch(kernels, geometry, dtype):
     torch = pytest.importorskip("torch")
     x = images((3, 2, 11, 13), dtype)
     input = torch.tensor(x, requires_grad=True)
     expected = torch.nn.functional.max_pool2d(input, geometry[0], geometry[1], geometry[2], ceil_mode=geometry[3])
     g = images(tuple(expected.shape), dtype, seed=1)
     expected.backward(torch.tensor(g))
-    with use_kernels(implementation):
+    with use_kernels(kernels):
         y, dx = pool(x, g, *geometry)
     assert y.dtype == dx.dtype == dtype
     np.testing.assert_array_equal(y, expected.detach().numpy())
@@ -102,7 +106,7 @@ def test_equals_scipy():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_loops_equal_reference(geometry, dtype):
+def test_cpu_equals_reference(geometry, dtype):
     x = images((5, 3, 9, 14), dtype)
     output = max_pool2d(Tensor(x, requires_grad=True), *geometry)
     function = output.creator
@@ -126,19 +130,24 @@ def test_batch_sizes_and_layouts(batch, arrange):
     np.testing.assert_array_equal(dx, expected_dx)
 
 
+@pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_gradcheck(geometry):
+def test_gradcheck(kernels, geometry):
     # Distinct values 0.01 apart, far more than gradcheck's step of 1e-5: no window changes its winner.
     x = 0.01 * np.random.default_rng(0).permutation(2 * 2 * 11 * 8).reshape(2, 2, 11, 8)
-    assert ministn.gradcheck(lambda t: max_pool2d(t, *geometry), [Tensor(x, requires_grad=True)], tolerance=1e-6)
+    with use_kernels(kernels):
+        assert ministn.gradcheck(lambda t: max_pool2d(t, *geometry), [Tensor(x, requires_grad=True)], tolerance=1e-6)
 
 
+@pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_backward_is_the_adjoint_of_picking_the_winners(geometry):
+def test_adjoint_identity(kernels, geometry):
+    """Where the winners are fixed, pooling is a linear map: it picks them."""
     random = np.random.default_rng(0)
     x = random.standard_normal((3, 2, 10, 7))
     g = random.standard_normal(max_pool2d(Tensor(x), *geometry).shape)
-    y, dx = pool(x, g, *geometry)  # y = P x with P the winners' picks, so <P x, g> = <x, P^T g>
+    with use_kernels(kernels):
+        y, dx = pool(x, g, *geometry)
     # Both sides are sums of the same few hundred products in another order: 1e-12 is far above their rounding.
     assert np.vdot(y, g) == pytest.approx(np.vdot(x, dx), rel=1e-12, abs=1e-12)
 
@@ -157,17 +166,17 @@ def test_same_bits_for_any_number_of_threads():
         np.testing.assert_array_equal(many, one)
 
 
-@pytest.mark.parametrize("implementation", ["cpu", "reference"])
-def test_first_of_equal_values_wins(implementation):
-    with use_kernels(implementation):
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_first_of_equal_values_wins(kernels):
+    with use_kernels(kernels):
         _, dx = pool(np.zeros((1, 1, 4, 6)), np.ones((1, 1, 2, 2)), (2, 3))
     expected = np.zeros((4, 6))
     expected[::2, ::3] = 1
     np.testing.assert_array_equal(dx[0, 0], expected)
 
 
-@pytest.mark.parametrize("implementation", ["cpu", "reference"])
-def test_nan_and_infinity_as_in_torch(implementation):
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_nan_and_infinity_as_in_torch(kernels):
     torch = pytest.importorskip("torch")
     x = images((2, 2, 9, 10), np.float32)
     x[0, 0, 1, 1:4] = np.nan  # several in one window, and in overlapping ones
@@ -178,7 +187,7 @@ def test_nan_and_infinity_as_in_torch(implementation):
     expected = torch.nn.functional.max_pool2d(input, 3, 2, 1, ceil_mode=True)
     g = 1 + np.arange(expected.numel(), dtype=np.float32).reshape(expected.shape)
     expected.backward(torch.tensor(g))
-    with use_kernels(implementation):
+    with use_kernels(kernels):
         y, dx = pool(x, g, 3, 2, 1, True)
     np.testing.assert_array_equal(y, expected.detach().numpy())
     np.testing.assert_array_equal(dx, input.grad.numpy())

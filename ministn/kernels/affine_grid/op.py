@@ -50,7 +50,7 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool = False)
 
     Notes
     -----
-    Cost: reads theta, writes 2 N H W numbers; backward reads them once. Results do not depend on the number of
+    Cost: reads theta, writes 2 N H W numbers; backward reads as many. Results do not depend on the number of
     threads.
 
     References

@@ -1,6 +1,7 @@
-"""Average pooling in Numba. Arrays are batch-last, (C, H, W, N): the inner loop runs over the images, one vector at a
-time. One prange item makes an output row of one channel in `_forward`, an input row of one channel in `_backward`, and
-nothing else: windows may overlap, yet nothing races, and the order of sums is the same for any number of threads.
+"""avg_pool2d, the loops. Arrays are batch-last, (C, H, W, N): the inner loop runs over the images, one vector at a
+time. One parallel iteration makes an output row of one channel in `_forward`, an input row of one channel in
+`_backward`, and writes nothing else: windows may overlap, yet nothing races, and the order of sums is the same for any
+number of threads.
 """
 
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from numba import njit, prange
 
 from ministn.kernels._layout import batch_last, from_batch_last
-from ministn.kernels.avg_pool2d.reference import window_length
+from ministn.kernels._pooling import window_length
 
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 
@@ -41,7 +42,7 @@ def _share(x, y, kernel, stride, padding, count_include_pad):
 
 @njit(parallel=True, **_OPTIONS)
 def _forward(x, y, share, kernel, stride, padding):
-    """y[c, i, j] = share[i, j] times the sum over u, v of x[c, i s - p + u, j s - p + v]"""
+    """y[c, i, j] = sum over u, v of share[i, j] x[c, p, q] where p = i s_h - P_h + u and q = j s_w - P_w + v"""
     (C, H, W, _), (_, OH, OW, _), (KH, KW) = x.shape, y.shape, kernel
     for item in prange(C * OH):
         c, i = item // OH, item % OH
@@ -57,7 +58,7 @@ def _forward(x, y, share, kernel, stride, padding):
 
 @njit(parallel=True, **_OPTIONS)
 def _backward(g, dx, share, kernel, stride, padding):
-    """dx[c, p, q] = sum over u, v of share[i, j] g[c, i, j] where p = i s - p_h + u and q = j s - p_w + v"""
+    """dx[c, p, q] = sum over u, v of share[i, j] g[c, i, j] where p = i s_h - P_h + u and q = j s_w - P_w + v"""
     (C, H, W, _), (_, OH, OW, _), (KH, KW) = dx.shape, g.shape, kernel
     for item in prange(C * H):
         c, p = item // H, item % H

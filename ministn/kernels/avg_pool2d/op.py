@@ -1,4 +1,4 @@
-"""The differentiable average pooling. The arithmetic is in `reference` (NumPy) and `cpu` (Numba)."""
+"""The differentiable function `avg_pool2d`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ministn.kernels._pooling import Pair, Size, check_pooling
 
 
 class AvgPool2d(Function):
-    """y = A x, a fixed linear map, so dx = A^T dy: nothing of x is kept but its size."""
+    """Y = A X B^T, a fixed linear map, so dX = A^T dY B: nothing of X is kept but its size."""
 
     def __init__(self, kernel: Pair, stride: Pair, padding: Pair, count_include_pad: bool, output_size: Pair) -> None:
         self.geometry, self.output_size = (kernel, stride, padding, count_include_pad), output_size
@@ -33,7 +33,7 @@ def avg_pool2d(
 
     .. math::
         y_{ncij} = \frac{1}{m_i m_j} \sum_{u = 0}^{K_H - 1} \sum_{v = 0}^{K_W - 1}
-        x_{n,\,c,\;i s_h - p_h + u,\;j s_w - p_w + v}
+        x_{n,\,c,\;i s_h - P_h + u,\;j s_w - P_w + v}
 
     where x is 0 outside the image and m_i, m_j count the rows and columns of the window, see `count_include_pad`.
 
@@ -46,7 +46,7 @@ def avg_pool2d(
     stride : int or (int, int), optional
         Input pixels from one window to the next, s: rows, columns; the kernel size by default.
     padding : int or (int, int)
-        Pixels of zeros around the image, p, on each side; at most half of `kernel_size`.
+        Pixels of zeros around the image, P, on each side; at most half of `kernel_size`.
     ceil_mode : bool
         Whether to keep a last window that sticks out of the padded image, if it starts inside the image or its
         left (top) padding.
@@ -56,7 +56,7 @@ def avg_pool2d(
     Returns
     -------
     Tensor, shape (N, C, OH, OW)
-        OH = floor((H + 2 p_h - KH) / s_h) + 1, with ceil instead of floor in `ceil_mode` and one less if the last
+        OH = floor((H + 2 P_h - KH) / s_h) + 1, with ceil instead of floor in `ceil_mode` and one less if the last
         window would start too far out; OW likewise. Its memory is batch-last on the CPU.
 
     Raises

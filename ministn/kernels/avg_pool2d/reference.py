@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-Pair = tuple[int, int]
+from ministn.kernels._pooling import Pair, window_length
 
 
 def forward(
@@ -42,15 +42,6 @@ def backward(
     return grad_x
 
 
-def window_length(
-    length: int, kernel: int, stride: int, padding: int, count_include_pad: bool, count: int
-) -> np.ndarray:
-    """m_i for the `count` windows along an axis of `length` pixels: what the sum over each is divided by."""
-    start = np.arange(count) * stride - padding
-    border = padding if count_include_pad else 0
-    return np.minimum(start + kernel, length + border) - np.maximum(start, -border)
-
-
 def _matrices(
     image_size: Pair,
     kernel: Pair,
@@ -62,8 +53,9 @@ def _matrices(
 ) -> list[np.ndarray]:
     """A of shape (OH, H) and B of shape (OW, W)."""
     matrices = []
-    for length, k, s, p, count in zip(image_size, kernel, stride, padding, output_size, strict=True):
-        tap = np.arange(length) - (np.arange(count)[:, None] * s - p)  # of window i, at pixel j
+    for length, k, s, border, count in zip(image_size, kernel, stride, padding, output_size, strict=True):
+        tap = np.arange(length) - (np.arange(count)[:, None] * s - border)  # row: a window; column: a pixel
         covered = (tap >= 0) & (tap < k)
-        matrices.append((covered / window_length(length, k, s, p, count_include_pad, count)[:, None]).astype(dtype))
+        m = window_length(length, k, s, border, count_include_pad, count)
+        matrices.append((covered / m[:, None]).astype(dtype))
     return matrices

@@ -1,6 +1,7 @@
-"""Convolution in Numba. Memory is batch-last (C, H, W, N): at stride 1 one loop serves a tap for a row of N images.
-One prange item makes: in `_forward` an output row, in `_grad_input` an input row, in `_grad_weight` a tap (c, u, v) for
-all output channels. It writes nothing else: no races, and the same order of sums for any number of threads."""
+"""conv2d, the loops. Memory is batch-last (C, H, W, N): at stride 1 one loop serves a tap for a row of N images.
+One parallel iteration makes: in `_forward` an output row, in `_grad_input` an input row, in `_grad_weight` a tap
+(c, u, v) for all output channels. It writes nothing else: no races, and the same order of sums for any number of
+threads."""
 # ruff: noqa: E741 (O is the axis of output channels)
 
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from numba import njit, prange
 
 from ministn.kernels._layout import batch_last, from_batch_last
-from ministn.kernels.conv2d.reference import output_size
+from ministn.kernels.conv2d._shape import output_size
 
 # Sums may be reordered, and x * y + z fused into one instruction; NaN and infinity keep their meaning.
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract"}}
@@ -41,7 +42,8 @@ def backward(grad_output, x, weight, stride, padding, dilation, needs_grad=(True
 
 @njit(parallel=True, **_OPTIONS)
 def _forward(x, w, b, y, stride, padding, dilation):
-    """y[o, i, j] = b[o] + sum over v, c, u of w[o, c, u, v] x[c, i s - p + u d, j s - p + v d]"""
+    """y[o, i, j] = b[o] + sum over v, c, u of w[o, c, u, v] x[c, p, q]
+    where p = i s_h - P_h + u d_h and q = j s_w - P_w + v d_w"""
     (C, H, W, N), (O, OH, OW, _), (KH, KW) = x.shape, y.shape, w.shape[2:]
     pixels = x.reshape(x.size)
     for item in prange(O * OH):
@@ -50,6 +52,8 @@ def _forward(x, w, b, y, stride, padding, dilation):
         row.fill(b[o])
         weights, starts = np.empty(C * KH, x.dtype), np.empty(C * KH, np.int64)
         for v in range(KW):
+            # Tap v meets the image from output column j, input column q on. A run is what follows without a gap: the
+            # whole row if the stride is 1, else one column. `starts` are flat indices of each tap's first pixel.
             j, q, runs, length = _runs(v, W, OW, N, stride[1], padding[1], dilation[1])
             taps = 0  # those of filter column v that fall on a row of the image
             for c in range(C):
@@ -64,7 +68,8 @@ def _forward(x, w, b, y, stride, padding, dilation):
 
 @njit(parallel=True, **_OPTIONS)
 def _grad_input(g, w, dx, stride, padding, dilation):
-    """dx[c, p, q] = sum over v, u, o of w[o, c, u, v] g[o, i, j] where p = i s - p + u d and q = j s - p + v d"""
+    """dx[c, p, q] = sum over v, u, o of w[o, c, u, v] g[o, i, j]
+    where p = i s_h - P_h + u d_h and q = j s_w - P_w + v d_w"""
     (C, H, W, N), (O, OH, OW, _), (KH, KW) = dx.shape, g.shape, w.shape[2:]
     gradients = g.reshape(g.size)
     for item in prange(C * H):
@@ -72,6 +77,7 @@ def _grad_input(g, w, dx, stride, padding, dilation):
         row = dx[c, p].reshape(W * N)
         weights, starts = np.empty(KH * O, g.dtype), np.empty(KH * O, np.int64)
         for v in range(KW):
+            # The same runs, read from g and added to x's row: `starts` are flat indices of each tap's first g.
             j, q, runs, length = _runs(v, W, OW, N, stride[1], padding[1], dilation[1])
             taps = 0  # those of filter column v through which an output row i read this input row
             for u in range(KH):
@@ -86,7 +92,8 @@ def _grad_input(g, w, dx, stride, padding, dilation):
 
 @njit(parallel=True, **_OPTIONS)
 def _grad_weight(g, x, dw, stride, padding, dilation):
-    """dw[o, c, u, v] = sum over i, j of g[o, i, j] x[c, i s - p + u d, j s - p + v d]"""
+    """dw[o, c, u, v] = sum over i, j of g[o, i, j] x[c, p, q]
+    where p = i s_h - P_h + u d_h and q = j s_w - P_w + v d_w"""
     (C, H, W, N), (O, OH, OW, _), (KH, KW) = x.shape, g.shape, dw.shape[2:]
     pixels, gradients = x.reshape(x.size), g.reshape(g.size)
     for item in prange(C * KH * KW):
@@ -104,7 +111,8 @@ def _grad_weight(g, x, dw, stride, padding, dilation):
 
 @njit(**_OPTIONS)
 def _runs(v, W, OW, N, stride, padding, dilation):
-    """Output column j and input column q where tap v first lies in the image; how many runs follow, and how long."""
+    """Output column j and input column q where tap v first lies in the image; how many runs follow, and their length
+    in numbers, N to a column."""
     offset = v * dilation - padding
     j = max(0, -(offset // stride))
     columns = max(0, min(OW, (W - 1 - offset) // stride + 1) - j)

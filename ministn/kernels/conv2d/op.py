@@ -1,15 +1,15 @@
-"""The differentiable convolution. The arithmetic is in `reference` (NumPy) and `cpu` (Numba)."""
+"""The differentiable function `conv2d`."""
 
 from __future__ import annotations
 
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, implementation
 from ministn.kernels._checks import check_size, check_tensor, pair
-from ministn.kernels.conv2d.reference import output_size
+from ministn.kernels.conv2d._shape import output_size
 
 
 class Conv2d(Function):
-    """Y = W * X + b, linear in X, in W and in b, so each gradient is the adjoint of one linear map."""
+    """Y = W * X + b with * the convolution: linear in X, W and b, so each gradient is the adjoint of a linear map."""
 
     def __init__(self, stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]) -> None:
         self.geometry = (stride, padding, dilation)
@@ -21,7 +21,7 @@ class Conv2d(Function):
     def backward(self, grad_output: Array) -> tuple[Array | None, ...]:
         kernels = implementation(__package__, grad_output)
         gradients = kernels.backward(grad_output, self.x, self.weight, *self.geometry, self.needs_grad)
-        return tuple(gradients[: len(self.needs_grad)])  # two without a bias, else three
+        return gradients[: len(self.needs_grad)]  # two without a bias, else three
 
 
 def conv2d(
@@ -35,7 +35,7 @@ def conv2d(
     r"""Slide `weight` over the images of `input`; every output pixel is a weighted sum of one window.
 
     .. math::
-        y_{noij} = b_o + \sum_{c,u,v} w_{ocuv}\, x_{n,\,c,\;i s_h - p_h + u d_h,\;j s_w - p_w + v d_w}
+        y_{noij} = b_o + \sum_{c,u,v} w_{ocuv}\, x_{n,\,c,\;i s_h - P_h + u d_h,\;j s_w - P_w + v d_w}
 
     Parameters
     ----------
@@ -48,14 +48,14 @@ def conv2d(
     stride : int or (int, int)
         Input pixels from one window to the next, s: rows, columns; one integer means both.
     padding : int or (int, int)
-        Pixels of zeros around the image, p, on each side.
+        Pixels of zeros around the image, P, on each side.
     dilation : int or (int, int)
         Input pixels from one tap to the next, d.
 
     Returns
     -------
     Tensor, shape (N, O, OH, OW)
-        OH = floor((H + 2 p_h - d_h (KH - 1) - 1) / s_h) + 1, and OW likewise. Its memory is batch-last on the CPU.
+        OH = floor((H + 2 P_h - d_h (KH - 1) - 1) / s_h) + 1, and OW likewise. Its memory is batch-last on the CPU.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def conv2d(
         raise ValueError(f"conv2d: expected a weight (O, C, KH, KW) without empty axes, got {weight.shape}")
     if min(output_size(input.shape[2:], weight.shape[2:], steps, border, spread)) < 1:
         reach = tuple(d * (k - 1) + 1 for d, k in zip(spread, weight.shape[2:], strict=True))
-        padded = tuple(size + 2 * p for size, p in zip(input.shape[2:], border, strict=True))
+        padded = tuple(size + 2 * b for size, b in zip(input.shape[2:], border, strict=True))
         raise ValueError(f"conv2d: expected axes H, W of the padded input to be at least {reach}, got {padded}")
     inputs = [input, weight]
     if bias is not None:

@@ -1,6 +1,6 @@
 """Grid sampling, the loops: equation (3) of Jaderberg et al. 2015 with a kernel k that reaches few pixels.
 
-Along each axis a sample at x has T taps: pixel indices m, weights k(x - m), and slopes d k(x - m) / d grid.
+Along each axis a sample at x has T taps: pixel indices m, weights k(x - m), and their slopes per unit of the grid.
 Forward: one parallel iteration makes one row of output. Backward: one parallel iteration owns one image, because
 samples of the same image add to the same input pixels.
 """
@@ -24,11 +24,12 @@ def forward(input, grid, mode, padding_mode, align_corners):
     return output
 
 
-def backward(grad_output, input, grid, mode, padding_mode, align_corners):
-    grad_input, grad_grid = np.zeros(input.shape, input.dtype), np.empty(grid.shape, grid.dtype)
+def backward(grad_output, input, grid, mode, padding_mode, align_corners, needs_grad=(True, True)):
+    grad_input, grad_grid = np.zeros(input.shape, input.dtype), np.zeros(grid.shape, grid.dtype)
     arrays = nchw(grad_output), nchw(input), nchw(grid)
-    _backward(grad_input, grad_grid, *arrays, _TAPS[mode], _PADDING[padding_mode], align_corners)
-    return grad_input, grad_grid
+    options = _TAPS[mode], _PADDING[padding_mode], align_corners, needs_grad[0], needs_grad[1] and mode != "nearest"
+    _backward(grad_input, grad_grid, *arrays, *options)
+    return grad_input if needs_grad[0] else None, grad_grid if needs_grad[1] else None
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
@@ -38,42 +39,43 @@ def _forward(output, input, grid, taps, padding, align_corners):
     T = len(taps)
     for row in prange(N * OH):
         n, i = row // OH, row % OH
-        x, y = np.empty((2, T), input.dtype), np.empty((2, T), input.dtype)  # weights and slopes of the taps
+        kx, ky = np.empty((2, T), input.dtype), np.empty((2, T), input.dtype)  # weights [0], slopes [1] of the taps
         mx, my = np.empty(T, np.intp), np.empty(T, np.intp)  # their pixels
         for j in range(OW):
-            _place_taps(mx, x, grid[n, i, j, 0], W, taps, padding, align_corners)
-            _place_taps(my, y, grid[n, i, j, 1], H, taps, padding, align_corners)
+            _place_taps(mx, kx, grid[n, i, j, 0], W, taps, padding, align_corners)
+            _place_taps(my, ky, grid[n, i, j, 1], H, taps, padding, align_corners)
             for c in range(C):
                 value = input.dtype.type(0)
                 for v in range(T):
                     for u in range(T):
-                        value += y[0, v] * x[0, u] * _pixel(input, n, c, my[v], mx[u])
+                        value += ky[0, v] * kx[0, u] * _pixel(input, n, c, my[v], mx[u])
                 output[n, c, i, j] = value
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _backward(grad_input, grad_grid, grad_output, input, grid, taps, padding, align_corners):
+def _backward(
+    grad_input, grad_grid, grad_output, input, grid, taps, padding, align_corners, needs_grad_input, needs_grad_grid
+):
     N, C, H, W = input.shape
     _, _, OH, OW = grad_output.shape
     T = len(taps)
     for n in prange(N):
-        x, y = np.empty((2, T), input.dtype), np.empty((2, T), input.dtype)
+        kx, ky = np.empty((2, T), input.dtype), np.empty((2, T), input.dtype)
         mx, my = np.empty(T, np.intp), np.empty(T, np.intp)
         for i in range(OH):
             for j in range(OW):
-                _place_taps(mx, x, grid[n, i, j, 0], W, taps, padding, align_corners)
-                _place_taps(my, y, grid[n, i, j, 1], H, taps, padding, align_corners)
-                gx = gy = input.dtype.type(0)
+                _place_taps(mx, kx, grid[n, i, j, 0], W, taps, padding, align_corners)
+                _place_taps(my, ky, grid[n, i, j, 1], H, taps, padding, align_corners)
                 for c in range(C):
                     g = grad_output[n, c, i, j]
                     for v in range(T):
                         for u in range(T):
-                            pixel = _pixel(input, n, c, my[v], mx[u])
-                            gx += g * (y[0, v] * x[1, u] * pixel)
-                            gy += g * (y[1, v] * x[0, u] * pixel)
-                            if my[v] >= 0 and mx[u] >= 0:
-                                grad_input[n, c, my[v], mx[u]] += g * (y[0, v] * x[0, u])
-                grad_grid[n, i, j, 0], grad_grid[n, i, j, 1] = gx, gy
+                            if needs_grad_grid:
+                                pixel = _pixel(input, n, c, my[v], mx[u])
+                                grad_grid[n, i, j, 0] += g * (ky[0, v] * kx[1, u] * pixel)
+                                grad_grid[n, i, j, 1] += g * (ky[1, v] * kx[0, u] * pixel)
+                            if needs_grad_input and my[v] >= 0 and mx[u] >= 0:
+                                grad_input[n, c, my[v], mx[u]] += g * (ky[0, v] * kx[0, u])
 
 
 @njit(cache=True, inline="always")
@@ -83,37 +85,37 @@ def _pixel(input, n, c, y, x):
 
 
 @njit(cache=True, error_model="numpy")
-def _place_taps(index, kernel, g, size, taps, padding, align_corners):
-    """The pixels `index` that a sample at normalised coordinate g touches along an axis (-1 for one outside), their
-    weights ``kernel[0]`` and the weights' slopes with respect to g, ``kernel[1]``."""
-    one = type(g)(1)
-    scale = type(g)(0.5) * type(g)(size - 1 if align_corners else size)  # pixels per unit of g
-    x = _to_pixels(g, scale, type(g)(0 if align_corners else 0.5))
+def _place_taps(m, k, position, size, taps, padding, align_corners):
+    """The pixels m[u] that a sample at a normalised position touches along an axis (-1 for one outside), their weights
+    k[0, u], and the weights' slopes with respect to the position, k[1, u]."""
+    one = type(position)(1)
+    scale = type(position)(0.5) * type(position)(size - 1 if align_corners else size)  # pixels per unit of position
+    x = _to_pixels(position, scale, type(position)(0 if align_corners else 0.5))
     if len(taps) == 1:  # nearest: the weight is 1 and has no slope
         x, _ = _pad(x, size, padding, align_corners)
-        index[0] = _index(np.rint(x), size)  # halves go to the even pixel, as in PyTorch
-        kernel[0, 0], kernel[1, 0] = one, type(g)(0)
+        m[0] = _index(np.rint(x), size)  # halves go to the even pixel, as in PyTorch
+        k[0, 0], k[1, 0] = one, type(position)(0)
     elif len(taps) == 2:  # bilinear: 1 - t and t
         x, slope = _pad(x, size, padding, align_corners)
         floor = np.floor(x)  # at a whole x the cell to the right counts: the slope there is the right-hand one
         t = x - floor
-        index[0], index[1] = _index(floor, size), _index(floor + one, size)
-        kernel[0, 0], kernel[0, 1] = one - t, t
-        kernel[1, 0], kernel[1, 1] = -slope * scale, slope * scale
+        m[0], m[1] = _index(floor, size), _index(floor + one, size)
+        k[0, 0], k[0, 1] = one - t, t
+        k[1, 0], k[1, 1] = -slope * scale, slope * scale
     else:  # bicubic: each of the four taps is padded for itself
         floor = np.floor(x)
         t = x - floor
         for u in range(4):
-            m, _ = _pad(floor + type(g)(u - 1), size, padding, align_corners)
-            index[u] = _index(m, size)
-            kernel[0, u], slope = _cubic(t - type(g)(u - 1))
-            kernel[1, u] = slope * scale
+            tap, _ = _pad(floor + type(position)(u - 1), size, padding, align_corners)
+            m[u] = _index(tap, size)
+            k[0, u], slope = _cubic(t - type(position)(u - 1))
+            k[1, u] = slope * scale
 
 
 @njit(cache=True, fastmath={"contract"})
-def _to_pixels(g, scale, shift):
+def _to_pixels(position, scale, shift):
     """As one fused multiply-add, like PyTorch: the last bit decides on which side of a kink a sample falls."""
-    return (g + type(g)(1)) * scale - shift
+    return (position + type(position)(1)) * scale - shift
 
 
 @njit(cache=True, error_model="numpy")

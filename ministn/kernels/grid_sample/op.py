@@ -15,8 +15,9 @@ class GridSample(Function):
         self.input, self.grid = input, grid
         return implementation(__package__, input).forward(input, grid, *self.options)
 
-    def backward(self, grad_output: Array) -> tuple[Array, Array]:
-        return implementation(__package__, grad_output).backward(grad_output, self.input, self.grid, *self.options)
+    def backward(self, grad_output: Array) -> tuple[Array | None, Array | None]:
+        kernels = implementation(__package__, grad_output)
+        return kernels.backward(grad_output, self.input, self.grid, *self.options, self.needs_grad)
 
 
 def grid_sample(
@@ -60,7 +61,8 @@ def grid_sample(
     Notes
     -----
     Convention: where k has a kink (bilinear, a point exactly on a pixel), the slope is the right-hand one. Equation (7)
-    of the paper, taken literally, gives no subgradient there; see the README beside this file.
+    of the paper, taken literally, gives the pixel's value there, which lies between the slopes only by luck; see the
+    README beside this file.
 
     Values and gradients are those of ``torch.nn.functional.grid_sample``. A NaN in the grid gives NaN in its own output
     pixel (with ``"border"`` and ``"reflection"``, bilinear and nearest: the first pixel, with gradient 0).

@@ -1,4 +1,4 @@
-"""Grid sampling as two matrix products per image.
+"""Grid sampling with dense weights: for each sample one row of weights per axis, over all pixels of that axis.
 
 Equation (3) of Jaderberg et al. 2015 sums over every source pixel. Its kernel is a product k(x - m) k(y - n), so the
 sum is V_ij = sum_n sum_m Y_ijn U_nm X_ijm with one row of X for each sample's x and one row of Y for its y, mostly
@@ -20,20 +20,25 @@ def forward(input, grid, mode, padding_mode, align_corners):
     return np.einsum("nijh,nchw,nijw->ncij", y, input, x, optimize=True)
 
 
-def backward(grad_output, input, grid, mode, padding_mode, align_corners):
+def backward(grad_output, input, grid, mode, padding_mode, align_corners, needs_grad=(True, True)):
+    """The gradients for the input and the grid; None in place of one that is not needed."""
     x, dx = _weights(grid[..., 0], input.shape[3], mode, padding_mode, align_corners)
     y, dy = _weights(grid[..., 1], input.shape[2], mode, padding_mode, align_corners)
-    grad_input = np.einsum("ncij,nijh,nijw->nchw", grad_output, y, x, optimize=True)
-    gx = np.einsum("ncij,nijh,nchw,nijw->nij", grad_output, y, input, dx, optimize=True)
-    gy = np.einsum("ncij,nijh,nchw,nijw->nij", grad_output, dy, input, x, optimize=True)
-    return grad_input, np.stack([gx, gy], axis=-1)
+    grad_input = grad_grid = None
+    if needs_grad[0]:
+        grad_input = np.einsum("ncij,nijh,nijw->nchw", grad_output, y, x, optimize=True)
+    if needs_grad[1]:
+        grad_x = np.einsum("ncij,nijh,nchw,nijw->nij", grad_output, y, input, dx, optimize=True)
+        grad_y = np.einsum("ncij,nijh,nchw,nijw->nij", grad_output, dy, input, x, optimize=True)
+        grad_grid = np.stack([grad_x, grad_y], axis=-1)
+    return grad_input, grad_grid
 
 
-def _weights(g, size, mode, padding_mode, align_corners):
-    """The weight of every source pixel for every sample, shape (N, OH, OW, size), and its derivative by g."""
-    dtype = g.dtype.type
+def _weights(position, size, mode, padding_mode, align_corners):
+    """The weight of every pixel for every sample, shape (N, OH, OW, size), and its derivative by the position."""
+    dtype = position.dtype.type
     scale = dtype((size - 1) / 2 if align_corners else size / 2)
-    x = to_pixels(g, size, align_corners)
+    x = to_pixels(position, size, align_corners)
     slope = np.ones_like(x)
     if mode != "bicubic":
         x, slope = _pad(x, size, padding_mode, align_corners)

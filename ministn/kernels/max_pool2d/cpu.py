@@ -1,6 +1,7 @@
-"""Max pooling in Numba. Arrays are batch-last, (C, H, W, N): the inner loop runs over the images, one vector at a time.
-One prange item makes an output row of one channel in `_forward`, an input row of one channel in `_backward`, and writes
-nothing else: windows may overlap, yet nothing races, and the order of sums is the same for any number of threads.
+"""max_pool2d, the loops. Arrays are batch-last, (C, H, W, N): the inner loop runs over the images, one vector at a
+time. One parallel iteration makes an output row of one channel in `_forward`, an input row of one channel in
+`_backward`, and writes nothing else: windows may overlap, yet nothing races, and the order of sums is the same for any
+number of threads.
 """
 
 from typing import Any
@@ -32,7 +33,8 @@ def backward(grad_output, taps, kernel, stride, padding, image_size):
 
 @njit(parallel=True, **_OPTIONS)
 def _forward(x, y, taps, kernel, stride, padding):
-    """y[c, i, j] = max over u, v of x[c, i s - p + u, j s - p + v], taps[c, i, j] = u KW + v of the first largest"""
+    """y[c, i, j] = max over u, v of x[c, p, q] where p = i s_h - P_h + u and q = j s_w - P_w + v,
+    taps[c, i, j] = u KW + v of the first largest"""
     (C, H, W, _), (_, OH, OW, _), (KH, KW) = x.shape, y.shape, kernel
     for item in prange(C * OH):
         c, i = item // OH, item % OH
@@ -59,7 +61,8 @@ def _keep_larger(largest, winner, values, tap):
 
 @njit(parallel=True, **_OPTIONS)
 def _backward(g, taps, dx, kernel, stride, padding):
-    """dx[c, p, q] = sum of g[c, i, j] where p = i s - p_h + u, q = j s - p_w + v and taps[c, i, j] = u KW + v"""
+    """dx[c, p, q] = sum over u, v of g[c, i, j]
+    where p = i s_h - P_h + u, q = j s_w - P_w + v and taps[c, i, j] = u KW + v"""
     (C, H, W, _), (_, OH, OW, _), (KH, KW) = dx.shape, g.shape, kernel
     for item in prange(C * H):
         c, p = item // H, item % H

@@ -1,4 +1,4 @@
-"""The differentiable max pooling. The arithmetic is in `reference` (NumPy) and `cpu` (Numba)."""
+"""The differentiable function `max_pool2d`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def max_pool2d(
 ) -> Tensor:
     r"""The largest value of each window of KH x KW pixels.
 
-    .. math:: y_{ncij} = \max_{0 \le u < K_H,\; 0 \le v < K_W} x_{n,\,c,\;i s_h - p_h + u,\;j s_w - p_w + v}
+    .. math:: y_{ncij} = \max_{0 \le u < K_H,\; 0 \le v < K_W} x_{n,\,c,\;i s_h - P_h + u,\;j s_w - P_w + v}
 
     over the taps (u, v) that fall on the image.
 
@@ -41,7 +41,7 @@ def max_pool2d(
     stride : int or (int, int), optional
         Input pixels from one window to the next, s: rows, columns; the kernel size by default.
     padding : int or (int, int)
-        Pixels around the image, p, on each side, that never win; at most half of `kernel_size`.
+        Pixels around the image, P, on each side, that never win; at most half of `kernel_size`.
     ceil_mode : bool
         Whether to keep a last window that sticks out of the padded image, if it starts inside the image or its
         left (top) padding.
@@ -49,7 +49,7 @@ def max_pool2d(
     Returns
     -------
     Tensor, shape (N, C, OH, OW)
-        OH = floor((H + 2 p_h - KH) / s_h) + 1, with ceil instead of floor in `ceil_mode` and one less if the last
+        OH = floor((H + 2 P_h - KH) / s_h) + 1, with ceil instead of floor in `ceil_mode` and one less if the last
         window would start too far out; OW likewise. Its memory is batch-last on the CPU.
 
     Raises

@@ -1,4 +1,4 @@
-"""Affine grid and bilinear sampling in one pass, batch-last: the inner loops run over the images n, as vectors.
+"""Affine grid and bilinear sampling in one pass, the loops: batch-last, the innermost over the images, as vectors.
 
 For one output pixel (i, j), `_place` finds where each image's sample falls; then the channels are read there.
 Forward and d theta: one parallel iteration is one output row i, with a part of d theta of its own. d input: one
@@ -21,17 +21,17 @@ def forward(input, theta, height, width, align_corners):
     return from_batch_last(output)
 
 
-def backward(grad_output, input, theta, align_corners, needs_grad_input=True, needs_grad_theta=True):
+def backward(grad_output, input, theta, align_corners, needs_grad=(True, True)):
     x_t, y_t = (pixel_centres(length, align_corners, theta.dtype) for length in grad_output.shape[:1:-1])
     input, theta, grad_output = batch_last(input), batch_last(theta), batch_last(grad_output)
     grad_input = grad_theta = None
-    if needs_grad_theta:
+    if needs_grad[1]:
         parts = np.zeros((len(y_t), *theta.shape), theta.dtype)  # one per output row, added up in a fixed order below
         _backward_theta(parts, grad_output, input, theta, x_t, y_t, align_corners)
         grad_theta = from_batch_last(parts.sum(axis=0))
-    if needs_grad_input:
+    if needs_grad[0]:
         grad_input = np.zeros(input.shape, input.dtype)
-        block = max(1, min(16, input.shape[3] // get_num_threads()))
+        block = max(1, min(16, input.shape[3] // get_num_threads()))  # a vector of images, but a block per thread
         _backward_input(grad_input, grad_output, theta, x_t, y_t, align_corners, block)
         grad_input = from_batch_last(grad_input)
     return grad_input, grad_theta
@@ -54,30 +54,30 @@ def _forward(output, input, theta, x_t, y_t, align_corners):
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _backward_theta(grad_theta, grad_output, input, theta, x_t, y_t, align_corners):
+def _backward_theta(parts, grad_output, input, theta, x_t, y_t, align_corners):
     C, H, W, N = input.shape
     _, OH, OW, _ = grad_output.shape
-    x_scale, y_scale = _pixels_per_unit(x_t[0], W, align_corners), _pixels_per_unit(x_t[0], H, align_corners)
+    x_scale, y_scale = _pixels_per_unit(x_t[0], W, align_corners), _pixels_per_unit(y_t[0], H, align_corners)
     for i in prange(OH):
         pixel, x, y = np.empty((4, N), np.int64), np.empty((4, N), input.dtype), np.empty((4, N), input.dtype)
-        gx, gy = np.empty(N, input.dtype), np.empty(N, input.dtype)
+        grad_x, grad_y = np.empty(N, input.dtype), np.empty(N, input.dtype)  # per pixel, not yet per unit of theta
         for j in range(OW):
             _place(pixel, x, y, theta, x_t[j], y_t[i], H, W, align_corners)
-            gx[:], gy[:] = 0, 0
+            grad_x[:], grad_y[:] = 0, 0
             for c in range(C):
                 U, g = input[c].reshape(H * W * N), grad_output[c, i, j]
                 for n in range(N):
                     a, b, d, e = U[pixel[0, n]], U[pixel[1, n]], U[pixel[2, n]], U[pixel[3, n]]
-                    gx[n] += g[n] * (y[0, n] * (x[2, n] * a + x[3, n] * b) + y[1, n] * (x[2, n] * d + x[3, n] * e))
-                    gy[n] += g[n] * (y[2, n] * (x[0, n] * a + x[1, n] * b) + y[3, n] * (x[0, n] * d + x[1, n] * e))
-            part = grad_theta[i]
-            for n in range(N):  # x_s = theta[0] . (x_t, y_t, 1), in pixels x_scale times that
-                part[0, 0, n] += gx[n] * x_scale * x_t[j]
-                part[0, 1, n] += gx[n] * x_scale * y_t[i]
-                part[0, 2, n] += gx[n] * x_scale
-                part[1, 0, n] += gy[n] * y_scale * x_t[j]
-                part[1, 1, n] += gy[n] * y_scale * y_t[i]
-                part[1, 2, n] += gy[n] * y_scale
+                    grad_x[n] += g[n] * (y[0, n] * (x[2, n] * a + x[3, n] * b) + y[1, n] * (x[2, n] * d + x[3, n] * e))
+                    grad_y[n] += g[n] * (y[2, n] * (x[0, n] * a + x[1, n] * b) + y[3, n] * (x[0, n] * d + x[1, n] * e))
+            part = parts[i]
+            for n in range(N):  # x moves by x_scale pixels per unit of theta[0] . (x_t, y_t, 1)
+                part[0, 0, n] += grad_x[n] * x_scale * x_t[j]
+                part[0, 1, n] += grad_x[n] * x_scale * y_t[i]
+                part[0, 2, n] += grad_x[n] * x_scale
+                part[1, 0, n] += grad_y[n] * y_scale * x_t[j]
+                part[1, 1, n] += grad_y[n] * y_scale * y_t[i]
+                part[1, 2, n] += grad_y[n] * y_scale
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
@@ -86,22 +86,23 @@ def _backward_input(grad_input, grad_output, theta, x_t, y_t, align_corners, blo
     _, OH, OW, _ = grad_output.shape
     for first in prange((N + block - 1) // block):
         n0, B = first * block, min(block, N - first * block)
-        part = theta[:, :, n0 : n0 + B].copy()
+        own_theta = theta[:, :, n0 : n0 + B].copy()
         pixel, x, y = np.empty((4, B), np.int64), np.empty((4, B), theta.dtype), np.empty((4, B), theta.dtype)
         for i in range(OH):
             for j in range(OW):
-                _place(pixel, x, y, part, x_t[j], y_t[i], H, W, align_corners)
+                _place(pixel, x, y, own_theta, x_t[j], y_t[i], H, W, align_corners)
                 for c in range(C):
                     dU, g = grad_input[c].reshape(H * W, N), grad_output[c, i, j]
                     for b in range(B):
                         for tap in range(4):
                             weight = y[tap // 2, b] * x[tap % 2, b]
-                            if weight != 0 and weight == weight:  # outside, or NaN: no pixel to credit
-                                dU[pixel[tap, b] // B, n0 + b] += weight * g[n0 + b]
+                            if weight != 0 and weight == weight:  # else outside, or NaN: there is no pixel to credit
+                                dU[pixel[tap, b] // B, n0 + b] += weight * g[n0 + b]  # // B: pixel counts (H, W, B)
 
 
 @njit(cache=True, error_model="numpy")
 def _pixels_per_unit(x, size, align_corners):
+    """How far a sample moves when its normalised coordinate grows by 1; `x` only lends its dtype."""
     return type(x)(0.5) * type(x)(size - 1 if align_corners else size)
 
 
@@ -110,12 +111,12 @@ def _place(pixel, x, y, theta, x_t, y_t, H, W, align_corners):
     """Where the sample for target point (x_t, y_t) falls in each image n.
 
     The four pixels around it (top left, top right, bottom left, bottom right) as flat indices into (H, W, N); for the
-    left and the right column their weights x[0], x[1] and the weights' slopes x[2], x[3], all 0 for a column outside
-    the image; for the upper and the lower row the same in y.
+    left and the right column their weights x[0], x[1] and the weights' slopes per pixel x[2], x[3], all 0 for a column
+    outside the image; for the upper and the lower row the same in y.
     """
     N = theta.shape[2]
     one, zero = type(x_t)(1), type(x_t)(0)
-    x_scale, y_scale = _pixels_per_unit(x_t, W, align_corners), _pixels_per_unit(x_t, H, align_corners)
+    x_scale, y_scale = _pixels_per_unit(x_t, W, align_corners), _pixels_per_unit(y_t, H, align_corners)
     half = zero if align_corners else type(x_t)(0.5)
     for n in range(N):
         x_s = _to_pixels(theta[0, 0, n] * x_t + theta[0, 1, n] * y_t + theta[0, 2, n], x_scale, half)

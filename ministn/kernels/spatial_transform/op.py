@@ -21,7 +21,7 @@ class SpatialTransform(Function):
 
     def backward(self, grad_output: Array) -> tuple[Array | None, Array | None]:
         kernels = implementation(__package__, grad_output)
-        return kernels.backward(grad_output, self.input, self.theta, self.align_corners, *self.needs_grad)
+        return kernels.backward(grad_output, self.input, self.theta, self.align_corners, self.needs_grad)
 
 
 def spatial_transform(
@@ -33,11 +33,14 @@ def spatial_transform(
     r"""Warp images by affine transforms, with bilinear sampling and zeros outside.
 
     .. math::
-        (x, y)^T = \theta_n \, (x_t, y_t, 1)^T, \qquad
-        V_{ncij} = \sum_h \sum_w U_{nchw} \max(0, 1 - |x - w|) \max(0, 1 - |y - h|)
+        (x_s, y_s)^T = \theta_n \, (x_t, y_t, 1)^T, \qquad
+        x = ((x_s + 1) W - 1) / 2, \quad y = ((y_s + 1) H - 1) / 2
 
-    The same as ``grid_sample(input, affine_grid(theta, ...))``, values and gradients, in one pass: the grid, larger
-    than a one-channel image, is never stored.
+    .. math:: V_{ncij} = \sum_h \sum_w U_{nchw} \max(0, 1 - |x - w|) \max(0, 1 - |y - h|)
+
+    (with ``align_corners=True``, x = (x_s + 1) (W - 1) / 2). The same, values and gradients, as
+    ``grid_sample(input, affine_grid(theta, ...))`` in one pass: the grid, larger than a one-channel image, is never
+    stored.
 
     Parameters
     ----------
@@ -62,7 +65,8 @@ def spatial_transform(
     Notes
     -----
     Convention: a sample exactly on a pixel takes the right-hand slope, as in `grid_sample`. A NaN or infinite theta
-    gives NaN in its own image's output and never reads outside the input.
+    gives NaN in its own image's output and never reads outside the input. A NaN on the edge of the image also reaches
+    samples outside it, as 0 times NaN.
 
     Cost: reads four pixels per output pixel and channel. Works in batch-last memory. Results do not depend on the
     number of threads.

@@ -11,8 +11,9 @@ def forward(input, theta, height, width, align_corners):
     return grid_sample.forward(input, grid, "bilinear", "zeros", align_corners)
 
 
-def backward(grad_output, input, theta, align_corners, needs_grad_input=True, needs_grad_theta=True):
+def backward(grad_output, input, theta, align_corners, needs_grad=(True, True)):
+    """The gradients for the input and theta; None in place of one that is not needed."""
     grid = affine_grid.forward(theta, *grad_output.shape[2:], align_corners)
-    grad_input, grad_grid = grid_sample.backward(grad_output, input, grid, "bilinear", "zeros", align_corners)
-    grad_theta = affine_grid.backward(grad_grid, align_corners)
-    return grad_input if needs_grad_input else None, grad_theta if needs_grad_theta else None
+    options = "bilinear", "zeros", align_corners, needs_grad
+    grad_input, grad_grid = grid_sample.backward(grad_output, input, grid, *options)
+    return grad_input, None if grad_grid is None else affine_grid.backward(grad_grid, align_corners)
