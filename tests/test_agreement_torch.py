@@ -19,7 +19,7 @@ def noise_images(dtype):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float64, 1e-12)])
 def test_first_gradients_on_noise(dtype, tolerance):
     """Noise has no ties in max pooling, so both take the same way at every kink; the rest is rounding."""
-    errors = agreement.compare_gradients(0, noise_images(dtype), np.arange(64) % 10)
+    errors = agreement.compare_gradients(*agreement.twins(0, dtype), noise_images(dtype), np.arange(64) % 10)
     assert len(errors) == 16
     assert max(errors.values()) < tolerance, errors
 
@@ -28,11 +28,11 @@ def test_first_gradients_on_digits(real_mnist):
     """On digits, equal background makes ties in max pooling. Which of them wins changes where in the image a gradient
     arrives, not how large it is: only what depends on the place, the transformation, may differ by more."""
     images, labels = next(agreement.noisy_batches(real_mnist, 1, 0, noise=0.0))
-    errors = agreement.compare_gradients(0, images, labels)
+    errors = agreement.compare_gradients(*agreement.twins(0), images, labels)
     assert max(error for name, error in errors.items() if name not in LOCALISATION) < 1e-4, errors
     assert max(errors[name] for name in LOCALISATION) < 0.1, errors
     images, labels = next(agreement.noisy_batches(real_mnist, 1, 0, noise=0.01))  # no ties any more
-    errors = agreement.compare_gradients(0, images, labels)
+    errors = agreement.compare_gradients(*agreement.twins(0), images, labels)
     assert max(errors.values()) < 1e-4, errors
 
 

@@ -435,3 +435,25 @@ def test_gradcheck_keeps_the_memory_layout():
     x = np.moveaxis(np.ascontiguousarray(np.moveaxis(np.ones((4, 2, 3)), 0, -1)), -1, 0)
     ministn.gradcheck(Spy.apply, [Tensor(x, requires_grad=True)])
     assert strides[0] == x.strides
+
+
+def test_a_scalar_is_a_number():
+    assert float(Tensor(2.5)) == 2.5
+    assert int(Tensor(3)) == 3
+    assert bool(Tensor(1.0))
+    assert not bool(Tensor([0.0]))
+    with pytest.raises(ValueError, match="ambiguous"):
+        bool(Tensor([1.0, 2.0]))
+
+
+def test_numpy_reads_a_tensor():
+    tensor = Tensor(np.arange(3.0))
+    np.testing.assert_array_equal(np.asarray(tensor), [0, 1, 2])
+    assert np.asarray(tensor, dtype=np.float32).dtype == np.float32
+    with pytest.raises(RuntimeError, match="detach"):
+        np.asarray(Tensor(np.arange(3.0), requires_grad=True))
+
+
+def test_a_tensor_of_a_tensor_shares_its_data():
+    inner = Tensor(np.arange(3.0))
+    assert Tensor(inner, requires_grad=True).data is inner.data

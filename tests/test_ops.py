@@ -469,3 +469,23 @@ BAD_CALLS = [
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_comparisons_are_elementwise():
+    x, y = Tensor([1.0, 2.0, 3.0]), Tensor([3.0, 2.0, 1.0])
+    for got, expected in (
+        (x == y, [False, True, False]),
+        (x != y, [True, False, True]),
+        (x < y, [True, False, False]),
+        (x <= 2, [True, True, False]),
+        (x > np.array([0, 2, 2]), [True, False, True]),
+        (x >= y, [False, True, True]),
+    ):
+        assert got.dtype == bool
+        np.testing.assert_array_equal(got.numpy(), expected)
+    assert len({x, y, x}) == 2  # as a key a Tensor stands for itself
+
+
+def test_accuracy_as_one_writes_it():
+    scores, labels = Tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]]), Tensor([1, 1, 1])
+    assert float((scores.argmax(1) == labels).astype(np.float32).mean()) == pytest.approx(2 / 3)

@@ -27,6 +27,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import platform
 from pathlib import Path
 
@@ -106,9 +107,10 @@ def noisy_batches(dataset, steps, seed, noise, dtype=np.float32):
         yield Tensor(noisy.astype(dtype)), labels
 
 
-def compare_gradients(seed, images, labels):
-    """For each parameter, the largest difference of the first step's gradients relative to the largest entry."""
-    ours, theirs = twins(seed, images.dtype)
+def compare_gradients(ours, theirs, images, labels):
+    """For each parameter, the largest difference of the gradients relative to the largest entry; no dropout."""
+    ours.eval().zero_grad()
+    theirs.eval().zero_grad()
     F.nll_loss(ours(images), labels).backward()
     torch_images, torch_labels = to_torch(images, labels)
     torch.nn.functional.nll_loss(theirs(torch_images), torch_labels).backward()
@@ -125,7 +127,9 @@ def all_steps(dataset, steps, seed):
     with tqdm(total=4 * steps, desc="steps", disable=None) as progress:
         for noise, dtype in itertools.product((0.0, 0.01), (np.float32, np.float64)):
             name = f"digits{' with noise' if noise else ''}, {np.dtype(dtype).name}"
-            gradients[name] = compare_gradients(seed, *next(noisy_batches(dataset, 1, seed, noise, dtype)))
+            gradients[name] = compare_gradients(
+                *twins(seed, dtype), *next(noisy_batches(dataset, 1, seed, noise, dtype))
+            )
             curves = compare_steps(dataset, steps, seed, noise, dtype, progress)
             losses[name] = dict(zip(("ministn", "torch", "torch channels_last"), curves.T.tolist(), strict=True))
             for peer, column in (("ministn - torch", 0), ("torch channels_last - torch", 2)):
@@ -226,8 +230,14 @@ def look_at_dips(dataset, seed, epochs, tries):
         torch_step(twin.train(), sgd, *to_torch(images, labels))
         theirs.append(torch_accuracy(twin, dataset))
     model.load_state_dict(state)
-    before = ministn_accuracy(model, dataset)
-    return {"seed": seed, "images_in_last_batch": len(labels), "before": before, "ministn": ours, "torch": theirs}
+    twin.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
+    return {
+        "images_in_last_batch": len(labels),
+        "largest_gradient_error": max(compare_gradients(model, twin, images, labels).values()),
+        "before": ministn_accuracy(model, dataset),
+        "ministn": ours,
+        "torch": theirs,
+    }
 
 
 def plot(folder):
@@ -246,6 +256,7 @@ def plot(folder):
         left.plot(np.arange(1, 1 + len(farthest)), np.maximum(farthest, 1e-17), style, color=colour, label=name)
     floor = steps["losses"]["digits, float32"]
     itself = np.maximum.accumulate(np.abs(np.subtract(floor["torch channels_last"], floor["torch"])))
+    itself = np.maximum(itself, 1e-17)
     left.plot(np.arange(1, 1 + len(itself)), itself, "--", color=grey, label="PyTorch from itself, digits, float32")
     left.set(xscale="log", yscale="log", xlabel="step", ylabel="largest difference of the losses so far")
     left.set_title("the same weights and batches")
@@ -256,8 +267,9 @@ def plot(folder):
             axes.plot(column + np.linspace(-0.25, 0.25, len(values)), values, "o", ms=4, color=colour, alpha=0.7)
         axes.set(xticks=[0, 1], xticklabels=["ministn", "PyTorch"], xlim=(-0.6, 1.6), ylabel="test accuracy in %")
         axes.set_title(title)
+    right.set_ylim(top=100)
     right.axhline(100 * dips["before"], color=grey, ls="--", lw=1)
-    right.text(1.55, 100 * dips["before"] + 0.4, "before", ha="right", va="bottom", color=grey, fontsize="small")
+    right.text(1.55, 100 * dips["before"] + 1.2, "before", ha="right", va="bottom", color=grey, fontsize="small")
     figure.savefig(folder / "agreement.png")
     print(folder / "agreement.png")
 
@@ -273,7 +285,7 @@ def main(argv=None):
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--tries", type=int, default=50, help="of the last step, for `dips`")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and batches of `steps` and `dips`")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("."), help="for the results")
     args = parser.parse_args(argv)

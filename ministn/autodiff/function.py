@@ -117,4 +117,4 @@ def _check_inputs(name: str, inputs: tuple[Tensor, ...]) -> None:
         raise TypeError(f"{name}: expected inputs of one dtype, got {' and '.join(dtypes)}; convert with .astype(...)")
     devices = sorted({device_of(tensor.data) for tensor in inputs})
     if len(devices) > 1:
-        raise TypeError(f"{name}: expected inputs on one device, got {' and '.join(devices)}; move with .to(...)")
+        raise TypeError(f"{name}: expected inputs on one device, got {' and '.join(devices)}")

@@ -22,8 +22,9 @@ class Tensor:
 
     Parameters
     ----------
-    data : array, number or nested list
-        An array is kept as it is, not copied. Python numbers and lists of them become float32 (or int64, or bool).
+    data : array, Tensor, number or nested list
+        An array, or a Tensor's, is kept as it is, not copied. Python numbers and lists of them become float32 (or
+        int64, or bool).
     requires_grad : bool
         Whether `backward` should leave the gradient with respect to this tensor in `grad`.
 
@@ -39,6 +40,8 @@ class Tensor:
     __array_ufunc__ = None
 
     def __init__(self, data: Any, requires_grad: bool = False, creator: Function | None = None) -> None:
+        if isinstance(data, Tensor):
+            data = data.data
         if not is_array(data):
             from_numpy = isinstance(data, np.generic)  # a 0-d result of NumPy, with a dtype of its own
             data = np.asarray(data)
@@ -96,6 +99,18 @@ class Tensor:
     def item(self) -> Any:
         """The only element, as a Python number."""
         return self.data.item()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.data)  # of one element; NumPy's error says so for more
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
 
     def detach(self) -> Tensor:
         """The same data, with no history and no gradient."""

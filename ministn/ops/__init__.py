@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ministn.autodiff import Tensor
-from ministn.ops import activation, arithmetic, linalg, reduction, shape
+from ministn.ops import activation, arithmetic, comparison, linalg, reduction, shape
 
 _METHODS: dict[str, Callable[..., Any] | property] = {
     "__add__": arithmetic.add,
@@ -19,6 +19,12 @@ _METHODS: dict[str, Callable[..., Any] | property] = {
     "__truediv__": arithmetic.divide,
     "__rtruediv__": lambda self, other: arithmetic.divide(other, self),
     "__neg__": lambda self: arithmetic.multiply(self, -1),
+    "__eq__": comparison.equal,
+    "__ne__": comparison.not_equal,
+    "__lt__": comparison.less,
+    "__le__": comparison.less_equal,
+    "__gt__": comparison.greater,
+    "__ge__": comparison.greater_equal,
     "__matmul__": linalg.matmul,
     "__pow__": arithmetic.power,
     "__getitem__": shape.getitem,

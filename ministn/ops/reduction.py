@@ -57,7 +57,7 @@ def mean(x: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
 
 
 def max(x: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
-    """The largest value over axis or axes `dim` (all by default). For its position, see `argmax`."""
+    """The largest value over axis or axes `dim` (all by default). Values only: for positions, see `argmax`."""
     return Max.apply(x, axes=_axes("max", x, dim), keepdim=keepdim)
 
 
