@@ -454,7 +454,7 @@ BAD_CALLS = [
     (lambda: F.concatenate([X, X], dim=2), ValueError, "concatenate: expected an axis between -2 and 1"),
     (lambda: F.concatenate([X, Z]), ValueError, "expected shapes that agree outside axis 0"),
     (lambda: F.concatenate([X, X.T], dim=1), ValueError, "expected shapes that agree outside axis 1"),
-    (lambda: F.dropout(X, p=1.0), ValueError, "dropout: expected a probability 0 <= p < 1, got 1.0"),
+    (lambda: F.dropout(X, p=1.5), ValueError, "dropout: expected a probability 0 <= p <= 1, got 1.5"),
     (lambda: F.dropout2d(X), ValueError, r"dropout2d: expected an input \(N, C, H, W\), got shape \(2, 3\)"),
     (lambda: F.batch_norm(X, *[Tensor(np.zeros(2))] * 4), ValueError, "batch_norm: expected input"),
     (

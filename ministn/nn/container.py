@@ -40,12 +40,29 @@ class Sequential(Module):
 
 
 class Flatten(Module):
-    """The axes from `start_dim` to `end_dim` (inclusive) as one: by default (N, C, H, W) to (N, C H W)."""
+    """The axes from `start_dim` to `end_dim` as one: by default (N, C, H, W) to (N, C H W).
+
+    Parameters
+    ----------
+    start_dim, end_dim : int
+        The first and the last of the axes that become one; negative numbers count from the end.
+    """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         self.start_dim, self.end_dim = start_dim, end_dim
 
     def forward(self, input: Tensor) -> Tensor:
+        """The same elements in the same order, with fewer axes.
+
+        Parameters
+        ----------
+        input : Tensor, shape (n_0, ..., n_d)
+
+        Returns
+        -------
+        Tensor, shape (..., n_start_dim * ... * n_end_dim, ...)
+            The axes before `start_dim` and after `end_dim` are as they were.
+        """
         return F.flatten(input, self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ministn import functional as F
 from ministn.autodiff import Tensor
-from ministn.kernels._checks import pair
+from ministn.kernels._checks import check_size, check_tensor, pair
 from ministn.nn import init
 from ministn.nn.coordinates import AddCoordinates
 from ministn.nn.module import Module, Parameter
@@ -26,7 +26,7 @@ class Conv2d(Module):
     kernel_size : int or (rows, columns)
     stride, padding, dilation : int or (rows, columns)
         Steps between windows, zeros around the image, and distance between the taps of the kernel, in pixels.
-    bias : bool
+    bias : bool, by keyword
         Whether a bias is added to each output channel.
 
     Attributes
@@ -44,11 +44,13 @@ class Conv2d(Module):
         stride: Size = 1,
         padding: Size = 0,
         dilation: Size = 1,
+        *,
         bias: bool = True,
     ) -> None:
         name = type(self).__name__
-        if min(in_channels, out_channels) < 1:
-            raise ValueError(f"{name}: expected at least one channel in and out, got {in_channels} and {out_channels}")
+        for argument, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if channels < 1:
+                raise ValueError(f"{name}: expected {argument} to be at least 1, got {channels}")
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size = pair(name, "kernel_size", kernel_size, 1)
         self.stride = pair(name, "stride", stride, 1)
@@ -84,7 +86,7 @@ class CoordConv2d(Conv2d):
         The image's own channels; the layer adds the coordinates itself.
     out_channels, kernel_size, stride, padding, dilation, bias
         As in `Conv2d`.
-    radius : bool
+    radius : bool, by keyword
         Whether to add the distance from the centre as a third coordinate.
 
     Attributes
@@ -107,15 +109,20 @@ class CoordConv2d(Conv2d):
         stride: Size = 1,
         padding: Size = 0,
         dilation: Size = 1,
+        *,
         bias: bool = True,
         radius: bool = False,
     ) -> None:
         if in_channels < 1:
             raise ValueError(f"CoordConv2d: expected at least one channel of the image's own, got {in_channels}")
         coordinates = AddCoordinates(radius)
-        super().__init__(in_channels + coordinates.channels, out_channels, kernel_size, stride, padding, dilation, bias)
+        all_channels = in_channels + coordinates.channels
+        super().__init__(all_channels, out_channels, kernel_size, stride, padding, dilation, bias=bias)
+        self.in_channels = in_channels
         self.add_coordinates = coordinates
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, H_out, W_out)."""
+        check_tensor("CoordConv2d", "input", input, "N C H W")
+        check_size("CoordConv2d", "input", "C", self.in_channels, input.shape[1], "in_channels, the image's own")
         return super().forward(self.add_coordinates(input))

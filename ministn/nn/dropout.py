@@ -13,7 +13,7 @@ class Dropout(Module):
     Parameters
     ----------
     p : float
-        0 <= p < 1.
+        0 <= p <= 1; with 1 nothing is left.
 
     References
     ----------
@@ -21,8 +21,8 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p < 1:
-            raise ValueError(f"{type(self).__name__}: expected a probability 0 <= p < 1, got {p}")
+        if not 0 <= p <= 1:
+            raise ValueError(f"{type(self).__name__}: expected a probability 0 <= p <= 1, got {p}")
         self.p = p
 
     def forward(self, input: Tensor) -> Tensor:

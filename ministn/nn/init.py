@@ -23,27 +23,88 @@ _GAINS = {
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
-    """Fill with draws from the uniform distribution on [a, b)."""
+    """Fill with draws from the uniform distribution on [a, b).
+
+    Parameters
+    ----------
+    tensor : Tensor, any shape
+        Changed in place.
+    a, b : float
+        The ends of the interval.
+
+    Returns
+    -------
+    Tensor
+        `tensor` itself.
+    """
     return _fill(tensor, random.generator().uniform(a, b, tensor.shape))
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
-    """Fill with draws from the normal distribution of this mean and standard deviation."""
+    """Fill with draws from a normal distribution.
+
+    Parameters
+    ----------
+    tensor : Tensor, any shape
+        Changed in place.
+    mean, std : float
+        Its mean and standard deviation.
+
+    Returns
+    -------
+    Tensor
+        `tensor` itself.
+    """
     return _fill(tensor, random.generator().normal(mean, std, tensor.shape))
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
-    """Fill with one value."""
+    """Fill with one value.
+
+    Parameters
+    ----------
+    tensor : Tensor, any shape
+        Changed in place.
+    val : float
+        The value.
+
+    Returns
+    -------
+    Tensor
+        `tensor` itself.
+    """
     return _fill(tensor, val)
 
 
 def zeros_(tensor: Tensor) -> Tensor:
-    """Fill with 0."""
+    """Fill with 0.
+
+    Parameters
+    ----------
+    tensor : Tensor, any shape
+        Changed in place.
+
+    Returns
+    -------
+    Tensor
+        `tensor` itself.
+    """
     return _fill(tensor, 0)
 
 
 def ones_(tensor: Tensor) -> Tensor:
-    """Fill with 1."""
+    """Fill with 1.
+
+    Parameters
+    ----------
+    tensor : Tensor, any shape
+        Changed in place.
+
+    Returns
+    -------
+    Tensor
+        `tensor` itself.
+    """
     return _fill(tensor, 1)
 
 
@@ -51,6 +112,18 @@ def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
     """Uniform on [-b, b) with b = gain sqrt(6 / (fan_in + fan_out)).
 
     The variance gain^2 * 2 / (fan_in + fan_out) keeps signals the same size forwards and gradients backwards.
+
+    Parameters
+    ----------
+    tensor : Tensor, shape (out, in, ...)
+        The layer's weight, changed in place.
+    gain : float
+        Factor on the standard deviation, for what the activation that follows takes away.
+
+    Returns
+    -------
+    Tensor
+        `tensor` itself.
 
     References
     ----------
@@ -61,7 +134,24 @@ def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
 
 
 def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
-    """Normal with mean 0 and standard deviation gain sqrt(2 / (fan_in + fan_out)); see `xavier_uniform_`."""
+    """Normal with mean 0 and standard deviation gain sqrt(2 / (fan_in + fan_out)); see `xavier_uniform_`.
+
+    Parameters
+    ----------
+    tensor : Tensor, shape (out, in, ...)
+        The layer's weight, changed in place.
+    gain : float
+        As in `xavier_uniform_`.
+
+    Returns
+    -------
+    Tensor
+        `tensor` itself.
+
+    References
+    ----------
+    Glorot and Bengio (2010), "Understanding the difficulty of training deep feedforward neural networks", eq. (16).
+    """
     return normal_(tensor, 0.0, gain * math.sqrt(2 / sum(fans(tensor))))
 
 
@@ -71,12 +161,18 @@ def kaiming_uniform_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonli
     Parameters
     ----------
     tensor : Tensor, shape (out, in, ...)
+        The layer's weight, changed in place.
     a : float
         Slope of the leaky ReLU for negative inputs; its gain is sqrt(2 / (1 + a^2)).
     mode : {"fan_in", "fan_out"}
         Whether signals forwards or gradients backwards keep their size.
     nonlinearity : {"linear", "conv2d", "sigmoid", "tanh", "relu", "leaky_relu"}
         What follows the layer.
+
+    Returns
+    -------
+    Tensor
+        `tensor` itself.
 
     References
     ----------
@@ -87,7 +183,24 @@ def kaiming_uniform_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonli
 
 
 def kaiming_normal_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Tensor:
-    """Normal with mean 0 and standard deviation gain / sqrt(fan); parameters as in `kaiming_uniform_`."""
+    """Normal with mean 0 and standard deviation gain / sqrt(fan).
+
+    Parameters
+    ----------
+    tensor : Tensor, shape (out, in, ...)
+        The layer's weight, changed in place.
+    a, mode, nonlinearity
+        As in `kaiming_uniform_`.
+
+    Returns
+    -------
+    Tensor
+        `tensor` itself.
+
+    References
+    ----------
+    He et al. (2015), "Delving deep into rectifiers", arXiv:1502.01852, eq. (10) and (14).
+    """
     return normal_(tensor, 0.0, _kaiming_std("kaiming_normal_", tensor, a, mode, nonlinearity))
 
 
@@ -98,6 +211,10 @@ def fans(tensor: Tensor) -> tuple[int, int]:
     ----------
     tensor : Tensor, shape (out, in, ...)
         The layer's weight; the axes after the second are the kernel's.
+
+    Returns
+    -------
+    fan_in, fan_out : int
     """
     if tensor.ndim < 2:
         raise ValueError(f"fans: expected a weight of shape (out, in, ...), got {tensor.shape}")

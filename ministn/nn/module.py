@@ -52,12 +52,12 @@ class Module:
     training: bool = True
     _buffer_names: tuple[str, ...] = ()
 
-    def forward(self, *inputs: Any) -> Tensor:
+    def forward(self, *inputs: Any, **options: Any) -> Tensor:
         """The output of the module; call the module itself, ``module(x)``."""
         raise NotImplementedError(f"{type(self).__name__} defines no forward()")
 
-    def __call__(self, *inputs: Any) -> Tensor:
-        return self.forward(*inputs)
+    def __call__(self, *inputs: Any, **options: Any) -> Tensor:
+        return self.forward(*inputs, **options)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # ``layer.weight = layer.weight * 2`` would make a parameter vanish from parameters() without a word.
@@ -118,6 +118,10 @@ class Module:
             for prefix, module in self._walk()
             for name in module._buffer_names
         )
+
+    def buffers(self) -> Iterator[Tensor]:
+        """All buffers, each once."""
+        return (buffer for _, buffer in self.named_buffers())
 
     def _walk(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module and all below it; one that is used in two places comes twice, under both names."""

@@ -24,8 +24,9 @@ class BatchNorm2d(Module):
         C, the number of channels.
     eps : float
         Added to the variance.
-    momentum : float
-        Weight of the newest batch in the running averages.
+    momentum : float or None
+        Weight of the newest batch in the running averages, from 0 to 1. None gives all batches so far the same
+        weight: in the k-th batch it is 1 / k.
 
     Attributes
     ----------
@@ -45,9 +46,11 @@ class BatchNorm2d(Module):
     running_var: Tensor
     num_batches_tracked: Tensor
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1) -> None:
         if num_features < 1:
             raise ValueError(f"BatchNorm2d: expected at least one channel, got {num_features}")
+        if momentum is not None and not 0 <= momentum <= 1:
+            raise ValueError(f"BatchNorm2d: expected momentum to be from 0 to 1, or None, got {momentum}")
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.weight = Parameter(np.ones(num_features, np.float32))
         self.bias = Parameter(np.zeros(num_features, np.float32))
@@ -59,6 +62,7 @@ class BatchNorm2d(Module):
         """(N, C, H, W) to the same shape."""
         check_tensor("BatchNorm2d", "input", input, "N C H W")
         check_size("BatchNorm2d", "input", "C", self.num_features, input.shape[1], "num_features")
+        momentum = 1 / (self.num_batches_tracked.item() + 1) if self.momentum is None else self.momentum
         output = F.batch_norm(
             input,
             self.running_mean,
@@ -66,7 +70,7 @@ class BatchNorm2d(Module):
             self.weight,
             self.bias,
             training=self.training,
-            momentum=self.momentum,
+            momentum=momentum,
             eps=self.eps,
         )
         if self.training:

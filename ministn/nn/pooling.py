@@ -35,12 +35,12 @@ class MaxPool2d(_Pool2d):
         From one window to the next; the kernel size by default.
     padding : int or (rows, columns)
         Pixels of -infinity around the image.
-    ceil_mode : bool
+    ceil_mode : bool, by keyword
         Whether to keep a last window that only partly covers the image.
     """
 
     def __init__(
-        self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False
+        self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, *, ceil_mode: bool = False
     ) -> None:
         super().__init__(kernel_size, stride, padding, ceil_mode)
 

@@ -9,6 +9,7 @@ import numpy as np
 from ministn import functional as F
 from ministn.autodiff import Tensor
 from ministn.backend import array_module
+from ministn.kernels._checks import pair
 from ministn.nn.linear import Linear
 from ministn.nn.module import Module
 
@@ -32,13 +33,15 @@ class SpatialTransformer(Module):
         f_loc: from the input (N, C, H, W) to parameters (N, P).
     transform : "affine" or callable
         T: from the parameters to theta (N, 2, 3). "affine" takes P = 6 parameters as theta's rows, one after another.
-    output_size : (H_out, W_out), optional
-        Of the warped images, in pixels; the input's by default.
+    output_size : int or (H_out, W_out), optional
+        Of the warped images, in pixels; one integer means both; the input's by default.
     align_corners : bool
         Whether -1 and 1 are the centres of the outer pixels, or (by default) their outer edges.
 
     Raises
     ------
+    TypeError, ValueError
+        If `transform` is no such thing, or `output_size` is not one or two integers of at least 1.
     ValueError
         When called, if the parameters or theta do not have the shapes above.
 
@@ -51,14 +54,14 @@ class SpatialTransformer(Module):
         self,
         localisation: Callable[[Tensor], Tensor],
         transform: str | Callable[[Tensor], Tensor] = "affine",
-        output_size: tuple[int, int] | None = None,
+        output_size: int | tuple[int, int] | None = None,
         align_corners: bool = False,
     ) -> None:
         if not callable(transform) and transform != "affine":
             raise ValueError(f"SpatialTransformer: expected transform to be 'affine' or callable, got {transform!r}")
         self.localisation = localisation
         self.transform = transform
-        self.output_size = output_size
+        self.output_size = None if output_size is None else pair("SpatialTransformer", "output_size", output_size, 1)
         self.align_corners = align_corners
 
     def theta(self, input: Tensor) -> Tensor:

@@ -26,10 +26,10 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
 
 
 def _masked(name: str, input: Tensor, shape: tuple[int, ...], p: float, training: bool) -> Tensor:
-    if not 0 <= p < 1:
-        raise ValueError(f"{name}: expected a probability 0 <= p < 1, got {p}")
+    if not 0 <= p <= 1:
+        raise ValueError(f"{name}: expected a probability 0 <= p <= 1, got {p}")
     if not training or p == 0:
         return input
     keep = random.generator().random(shape, dtype=np.float32) >= p  # drawn on the CPU: one sequence on every device
-    scale = (keep / (1 - p)).astype(input.dtype)
+    scale = (keep / (1 - p) if p < 1 else keep).astype(input.dtype)  # p = 1 keeps none
     return multiply(input, Tensor(array_module(input.data).asarray(scale)))

@@ -61,7 +61,7 @@ def batch_norm(
     training : bool
         Whether to use the batch's own mean and (biased) variance.
     momentum : float
-        ``running = (1 - momentum) * running + momentum * batch``.
+        ``running = (1 - momentum) * running + momentum * batch``; from 0 to 1.
     eps : float
         Added to the variance.
     """
@@ -70,6 +70,8 @@ def batch_norm(
             f"batch_norm: expected input (N, C, ...) and four tensors of shape (C,), got {input.shape}, "
             f"{running_mean.shape}, {running_var.shape}, {weight.shape} and {bias.shape}"
         )
+    if momentum is None or not 0 <= momentum <= 1:
+        raise ValueError(f"batch_norm: expected momentum to be a number from 0 to 1, got {momentum}")
     if not training:
         shape = (1, -1, *(1,) * (input.ndim - 2))
         inverse_std = 1 / array_module(input.data).sqrt(running_var.data + input.dtype.type(eps))

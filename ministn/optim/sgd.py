@@ -24,9 +24,9 @@ class SGD(Optimizer):
         :math:`\eta`, the learning rate.
     momentum : float
         :math:`\mu`; with 0 there is no running sum.
-    weight_decay : float
+    weight_decay : float, by keyword
         :math:`\lambda`, the strength of an L2 penalty.
-    nesterov : bool
+    nesterov : bool, by keyword
         Whether to step by the gradient after the momentum's next move; needs a momentum.
 
     References
@@ -40,8 +40,9 @@ class SGD(Optimizer):
     def __init__(
         self,
         params: Parameters,
-        lr: float,
+        lr: float = 1e-3,
         momentum: float = 0.0,
+        *,
         weight_decay: float = 0.0,
         nesterov: bool = False,
     ) -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 import ministn
 from ministn import Tensor
 from ministn.backend import use_kernels
-from ministn.kernels.max_pool2d import cpu, max_pool2d, reference
+from ministn.kernels.max_pool2d import cpu, reference
+from ministn.kernels.max_pool2d import max_pool2d as max_pool2d_by_keyword
 
 KERNELS = ["cpu", "reference"]
 # kernel, stride, padding, ceil_mode
@@ -29,6 +30,11 @@ DTYPES = [np.float32, np.float64]
 
 def batch_last_memory(x):
     return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 0, -1)), -1, 0)
+
+
+def max_pool2d(input, kernel_size, stride=None, padding=0, ceil_mode=False):
+    """max_pool2d that takes a whole geometry by position."""
+    return max_pool2d_by_keyword(input, kernel_size, stride, padding, ceil_mode=ceil_mode)
 
 
 def pool(x, g, *geometry):
@@ -245,3 +251,9 @@ def test_result_is_batch_last():
 def test_bad_input(arguments, error, message):
     with pytest.raises(error, match=message):
         max_pool2d(**{"input": Tensor(np.zeros((1, 1, 6, 7))), **arguments})
+
+
+def test_the_place_of_pytorchs_dilation_is_empty():
+    x = Tensor(np.zeros((1, 1, 6, 7), np.float32))
+    with pytest.raises(TypeError, match="positional arguments"):
+        max_pool2d_by_keyword(x, 3, 2, 1, 1)

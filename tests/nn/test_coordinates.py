@@ -71,6 +71,21 @@ def test_coord_conv_can_answer_with_the_position():
     np.testing.assert_allclose(output[0, 0], [[-11, -10, -9], [-1, 0, 1], [9, 10, 11]], rtol=1e-6)  # one rounding
 
 
-def test_coord_conv_needs_an_image_of_its_own():
+@pytest.mark.parametrize("radius", [False, True])
+def test_coord_conv_counts_only_the_images_own_channels(radius):
+    layer = nn.CoordConv2d(2, 3, 3, radius=radius)
+    assert layer.in_channels == 2
+    assert repr(layer).startswith("CoordConv2d(\n  2, 3, kernel_size=(3, 3), ")
+    with pytest.raises(
+        ValueError, match=r"CoordConv2d: expected axis C of input to be 2 \(in_channels, the image's own\), got 4"
+    ):
+        layer(Tensor(np.zeros((1, 4, 5, 6), np.float32)))
+    with pytest.raises(ValueError, match=r"CoordConv2d: expected input of shape \(N, C, H, W\), got \(2, 5, 6\)"):
+        layer(Tensor(np.zeros((2, 5, 6), np.float32)))
+
+
+def test_coord_conv_needs_channels():
     with pytest.raises(ValueError, match="CoordConv2d: expected at least one channel of the image's own, got 0"):
         nn.CoordConv2d(0, 3, 3)
+    with pytest.raises(ValueError, match="CoordConv2d: expected out_channels to be at least 1, got 0"):
+        nn.CoordConv2d(1, 0, 3)

@@ -5,6 +5,7 @@ import pytest
 
 import ministn
 from ministn import Tensor, gradcheck, nn
+from ministn import functional as F
 
 
 def normal(*shape, dtype=np.float64):
@@ -48,6 +49,37 @@ def test_dropout_only_in_training():
     np.testing.assert_array_equal(layer.eval()(Tensor(ones)).numpy(), ones)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("layer", [nn.Dropout, nn.Dropout2d])
+def test_dropout_of_everything(layer, dtype):
+    x = Tensor(normal(2, 3, 4, 5, dtype=dtype), requires_grad=True)
+    output = layer(p=1)(x)
+    output.sum().backward()
+    np.testing.assert_array_equal(output.detach().numpy(), np.zeros((2, 3, 4, 5), dtype), strict=True)
+    np.testing.assert_array_equal(x.grad.numpy(), np.zeros((2, 3, 4, 5), dtype), strict=True)
+    np.testing.assert_array_equal(layer(p=1).eval()(x).detach().numpy(), x.data)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_relu_never_overwrites_its_input(inplace):
+    x = Tensor(np.array([-1.0, 2.0]))
+    np.testing.assert_array_equal(nn.ReLU(inplace=inplace)(x).numpy(), [0, 2])
+    np.testing.assert_array_equal(x.numpy(), [-1, 2])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Conv2d(4, 8, 3, 1, 0, 1, 4),  # groups
+        lambda: nn.CoordConv2d(4, 8, 3, 1, 0, 1, 4),
+        lambda: nn.MaxPool2d(3, 2, 1, 1),  # dilation
+    ],
+)
+def test_places_where_pytorch_has_other_options_are_empty(make):
+    with pytest.raises(TypeError, match="positional arguments"):
+        make()
+
+
 def test_dropout2d_drops_whole_channels():
     ministn.manual_seed(0)
     layer = nn.Dropout2d(0.5)
@@ -71,6 +103,23 @@ def test_batch_norm_gradients(training):
     assert gradcheck(function, [Tensor(x, requires_grad=True) for x in inputs])
 
 
+def test_batch_norm_without_momentum_averages_all_batches():
+    layer, batches = nn.BatchNorm2d(3, momentum=None).double(), normal(5, 4, 3, 2, 7)
+    assert repr(layer) == "BatchNorm2d(3, eps=1e-05, momentum=None)"
+    for batch in batches:
+        layer(Tensor(batch))
+    # Means of five numbers, summed in another order in float64.
+    np.testing.assert_allclose(layer.running_mean.data, batches.mean(axis=(0, 1, 3, 4)), rtol=1e-12)
+    variances = batches.var(axis=(1, 3, 4), ddof=1)
+    np.testing.assert_allclose(layer.running_var.data, variances.mean(axis=0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("momentum", [-0.5, 1.5, np.nan, None])
+def test_the_function_batch_norm_refuses_such_a_momentum(momentum):
+    with pytest.raises(ValueError, match="batch_norm: expected momentum to be a number from 0 to 1, got"):
+        F.batch_norm(Tensor(normal(4, 3)), *(Tensor(np.ones(3)) for _ in range(4)), training=True, momentum=momentum)
+
+
 def test_batch_norm_counts_only_training_batches():
     layer = nn.BatchNorm2d(2)
     x = Tensor(normal(3, 2, 4, 5, dtype=np.float32))
@@ -87,12 +136,20 @@ def test_batch_norm_counts_only_training_batches():
     ("make", "message"),
     [
         (lambda: nn.Linear(0, 3), "Linear: expected at least one feature in and out, got 0 and 3"),
-        (lambda: nn.Conv2d(1, 0, 3), "Conv2d: expected at least one channel in and out, got 1 and 0"),
+        (lambda: nn.Conv2d(1, 0, 3), "Conv2d: expected out_channels to be at least 1, got 0"),
+        (lambda: nn.Conv2d(0, 1, 3), "Conv2d: expected in_channels to be at least 1, got 0"),
         (lambda: nn.Conv2d(1, 1, 0), "Conv2d: expected kernel_size to be at least 1, got 0"),
         (lambda: nn.CoordConv2d(1, 1, 3, stride=0), "CoordConv2d: expected stride to be at least 1, got 0"),
         (lambda: nn.MaxPool2d(2, padding=-1), "MaxPool2d: expected padding to be at least 0, got -1"),
-        (lambda: nn.Dropout2d(1.0), "Dropout2d: expected a probability 0 <= p < 1, got 1.0"),
+        (lambda: nn.Dropout(-0.1), "Dropout: expected a probability 0 <= p <= 1, got -0.1"),
+        (lambda: nn.Dropout2d(1.5), "Dropout2d: expected a probability 0 <= p <= 1, got 1.5"),
         (lambda: nn.BatchNorm2d(0), "BatchNorm2d: expected at least one channel, got 0"),
+        (
+            lambda: nn.BatchNorm2d(1, momentum=-0.1),
+            "BatchNorm2d: expected momentum to be from 0 to 1, or None, got -0.1",
+        ),
+        (lambda: nn.BatchNorm2d(1, momentum=1.1), "BatchNorm2d: expected momentum to be from 0 to 1, or None, got 1.1"),
+        (lambda: nn.BatchNorm2d(1, momentum=np.nan), "expected momentum to be from 0 to 1, or None, got nan"),
         (lambda: nn.CrossEntropyLoss("average"), "CrossEntropyLoss: expected reduction 'mean', 'sum' or 'none'"),
         (lambda: nn.MultiMarginLoss(p=3), "MultiMarginLoss: expected p to be 1 or 2, got 3"),
     ],

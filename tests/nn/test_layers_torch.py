@@ -30,6 +30,7 @@ LAYERS = {
     "flatten": (lambda m: m.Flatten(), (4, 3, 2, 5)),
     "flatten, all options": (lambda m: m.Flatten(0, 2), (4, 3, 2, 5)),
     "batch norm": (lambda m: m.BatchNorm2d(3, eps=1e-3, momentum=0.3), (4, 3, 5, 2)),
+    "batch norm, cumulative": (lambda m: m.BatchNorm2d(3, momentum=None), (4, 3, 5, 2)),
     "sequential": (lambda m: m.Sequential(m.Flatten(), m.Linear(6, 4), m.Tanh(), m.Linear(4, 2)), (3, 1, 2, 3)),
 }
 
@@ -64,6 +65,29 @@ def test_layer(name, dtype):
             compare(our_parameter.grad.numpy(), their_parameter.grad.numpy(), dtype, f"gradient of {key}")
         for (key, our_value), their_value in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
             compare(our_value.numpy(), their_value.numpy(), dtype, key)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_batch_norm_over_several_batches_without_momentum(dtype):
+    ours = nn.BatchNorm2d(3, momentum=None).astype(dtype)
+    theirs = torch.nn.BatchNorm2d(3, momentum=None).to(torch.from_numpy(np.zeros(1, dtype)).dtype)
+    for batch in np.random.default_rng(8).standard_normal((4, 5, 3, 2, 7)).astype(dtype):
+        ours(Tensor(batch))
+        theirs(torch.from_numpy(batch))
+        for (key, our_value), their_value in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+            compare(our_value.numpy(), their_value.numpy(), dtype, key)
+    assert ours.running_mean.dtype == dtype
+
+
+@pytest.mark.parametrize("name", ["Dropout", "Dropout2d"])
+def test_dropout_of_everything(name):
+    x = np.random.default_rng(9).standard_normal((2, 3, 4, 5))
+    ours, theirs = Tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    our_y, their_y = getattr(nn, name)(p=1)(ours), getattr(torch.nn, name)(p=1)(theirs)
+    our_y.sum().backward()
+    their_y.sum().backward()
+    np.testing.assert_array_equal(our_y.detach().numpy(), their_y.detach().numpy())
+    np.testing.assert_array_equal(ours.grad.numpy(), theirs.grad.numpy())
 
 
 LOSSES = {

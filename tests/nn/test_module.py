@@ -28,10 +28,22 @@ def test_finds_parameters_buffers_and_modules_by_name():
     block = Block()
     assert [name for name, _ in block.named_parameters()] == PARAMETERS
     assert [name for name, _ in block.named_buffers()] == BUFFERS
+    assert [id(buffer) for buffer in block.buffers()] == [id(buffer) for _, buffer in block.named_buffers()]
     assert [name for name, _ in block.named_modules()] == ["", "norm", "layers", "layers.0", "layers.1"]
     assert [name for name, _ in block.named_children()] == ["norm", "layers"]
     assert list(block.state_dict()) == ["scale", "norm.weight", "norm.bias", *BUFFERS, *PARAMETERS[3:]]
     assert all(parameter.requires_grad for parameter in block.parameters())
+
+
+def test_arguments_reach_forward_by_position_and_by_name():
+    class Power(nn.Module):
+        def forward(self, x: Tensor, exponent: int = 1, *, factor: float = 1.0) -> Tensor:
+            return factor * x**exponent
+
+    assert Power()(Tensor([3.0]), exponent=2, factor=0.5).item() == 4.5
+    assert Power()(Tensor([3.0]), 3).item() == 27
+    with pytest.raises(TypeError, match="unexpected keyword argument 'power'"):
+        Power()(Tensor([3.0]), power=2)
 
 
 def test_a_shared_parameter_is_listed_once_but_saved_under_both_names():

@@ -45,6 +45,27 @@ def test_output_size_and_the_two_separate_steps():
         np.testing.assert_allclose(layer(x).detach().numpy(), expected, atol=1e-12)  # float64 rounding
 
 
+def test_one_number_is_a_square_output():
+    layer = nn.SpatialTransformer(localisation(30), output_size=8)
+    assert layer.output_size == (8, 8)
+    assert layer(images(2, 1, 6, 5, dtype=np.float32)).shape == (2, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("output_size", "error", "message"),
+    [
+        (0, ValueError, "SpatialTransformer: expected output_size to be at least 1, got 0"),
+        ((3, -1), ValueError, r"expected output_size to be at least 1, got \(3, -1\)"),
+        ((3, 4, 5), TypeError, r"SpatialTransformer: expected output_size to be an integer or two, got \(3, 4, 5\)"),
+        (2.5, TypeError, "expected output_size to be an integer or two, got 2.5"),
+        ("8", TypeError, "expected output_size to be an integer or two, got '8'"),
+    ],
+)
+def test_a_wrong_output_size_is_refused_at_once(output_size, error, message):
+    with pytest.raises(error, match=message):
+        nn.SpatialTransformer(localisation(30), output_size=output_size)
+
+
 def test_any_transform_can_be_given_and_learnt():
     class Scale(nn.Module):
         """One parameter s per image: theta = [s 0 0; 0 s 0], times a learnt factor."""

@@ -43,6 +43,14 @@ def test_adamw_decays_by_the_rate_alone():
     assert w.data[0] == 2 * (1 - 0.5 * 0.25)
 
 
+def test_sgd_by_position_and_by_default():
+    w = parameter(1.0)
+    assert SGD([w]).defaults == {"lr": 1e-3, "momentum": 0, "weight_decay": 0, "nesterov": False}
+    assert SGD([w], 0.1, 0.9).defaults["momentum"] == 0.9
+    with pytest.raises(TypeError, match="positional arguments"):
+        SGD([w], 0.1, 0.9, 0.1)  # PyTorch's dampening
+
+
 def test_groups_have_their_own_rates():
     slow, fast = parameter(1.0, grad=[1]), parameter(1.0, grad=[1])
     optimizer = SGD([{"params": [slow], "lr": 0.25}, {"params": fast}], lr=0.5)

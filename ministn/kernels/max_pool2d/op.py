@@ -24,7 +24,7 @@ class MaxPool2d(Function):
 
 
 def max_pool2d(
-    input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False
+    input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, *, ceil_mode: bool = False
 ) -> Tensor:
     r"""The largest value of each window of KH x KW pixels.
 
@@ -42,7 +42,7 @@ def max_pool2d(
         Input pixels from one window to the next, s: rows, columns; the kernel size by default.
     padding : int or (int, int)
         Pixels around the image, P, on each side, that never win; at most half of `kernel_size`.
-    ceil_mode : bool
+    ceil_mode : bool, by keyword
         Whether to keep a last window that sticks out of the padded image, if it starts inside the image or its
         left (top) padding.
 
