@@ -11,11 +11,12 @@ itself is `ministn.training.Trainer`; this file chooses what is trained and show
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.util
+import itertools
 import json
 import os
-import platform
 import shlex
 import sys
 import time
@@ -23,13 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 from tqdm import tqdm
 
 import ministn
 import ministn.functional as F
-from ministn import data, optim, random, training, viz
+from ministn import backend, data, optim, random, training, viz
 from ministn.models import MnistCNN, MnistSTN
 
 
@@ -120,6 +120,19 @@ def build(settings: dict[str, Any], dataset: data.ImageDataset) -> training.Trai
     return training.Trainer(model, optimizer, train_loader, test_loader, schedule)
 
 
+def check_kernels() -> None:
+    """Numba refuses to load a kernel if there is nowhere to keep its compiled form; see that before anything else."""
+    try:
+        backend.implementation("ministn.kernels.conv2d", np.empty(0))
+    except RuntimeError as error:
+        if "no locator available" not in str(error):
+            raise
+        raise UsageError(
+            "Numba can write its compiled kernels neither beside ministn nor to your cache folder; "
+            "name a folder in the environment variable NUMBA_CACHE_DIR"
+        ) from None
+
+
 def compile_kernels(trainer: training.Trainer) -> None:
     """One forward and backward pass that leaves no trace, so that no step of the training waits for the compiler."""
     print("compiling kernels (first run only) ... ", end="", flush=True)
@@ -159,6 +172,8 @@ class Run:
             self.print_row(row)
         if not self.theta_rows:
             self.record_theta()
+        if self.trainer.history:
+            self.save()  # a run that goes on in a new folder has all its files there, even if nothing is left to do
         try:
             self.trainer.fit(self.settings["recipe"]["epochs"], self.on_step, self.on_epoch)
         finally:
@@ -247,37 +262,50 @@ class Run:
             print(f"  {self.folder / name}.png")
 
 
-def open_folder(folder: Path, settings: dict[str, Any], dataset: data.ImageDataset, resumed: bool) -> None:
-    """Make the run folder and write config.json, so that what cannot be written is known before the training."""
-    if not resumed and (folder / "checkpoint.safetensors").exists():
-        raise UsageError(f"{folder} holds another run; go on with it by --resume {folder}, or choose another --out")
+def open_folder(
+    folder: Path | None, settings: dict[str, Any], dataset: data.ImageDataset, resumed: Path | None
+) -> Path:
+    """Make the run folder and write config.json, so that what cannot be written is known before the training.
+
+    Without `folder` it is a new one below runs/. A folder that holds a run already is refused, unless it is that of
+    the checkpoint `resumed`.
+    """
     config = {
         **settings,
         "data_name": dataset.name,
         "data_source": dataset.source,
-        "versions": {
-            "ministn": ministn.__version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "numba": numba.__version__,
-        },
-        "processor": processor(),
+        "environment": training.environment(),
     }
+    text = json.dumps(config, indent=2) + "\n"
     try:
+        folder = folder or new_folder(f"{time.strftime('%Y%m%d-%H%M%S')}-{settings['model']}-{settings['seed']}")
         folder.mkdir(parents=True, exist_ok=True)
-        training.write_atomically(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+        checkpoint = folder / "checkpoint.safetensors"
+        if resumed is not None and os.path.realpath(resumed) == os.path.realpath(checkpoint):
+            training.write_atomically(folder / "config.json", text.encode())
+        elif os.path.exists(checkpoint):
+            raise UsageError(f"{folder} holds another run; go on with it by --resume {folder}, or choose another --out")
+        else:
+            with open(folder / "config.json", "x") as file:  # of two runs that begin at once, one fails here
+                file.write(text)
+    except FileExistsError as error:
+        raise UsageError(
+            f"{error.filename} is there already; choose another --out, or remove it if no run uses it"
+        ) from None
     except OSError as error:
-        raise UsageError(f"cannot write to the run folder {folder}: {error.strerror}") from None
+        raise UsageError(f"cannot write to the run folder {folder or 'runs'}: {error.strerror}") from None
+    return folder
 
 
-def processor() -> str:
-    """The processor's name, which Python's own function does not know on Linux."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+def new_folder(name: str) -> Path:
+    """Make runs/<name>, or the first of runs/<name>-2, runs/<name>-3 and so on that nobody else has made."""
+    Path("runs").mkdir(exist_ok=True)
+    for number in itertools.count(1):
+        folder = Path("runs", name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            break
+    return folder
 
 
 # --- the command line ---------------------------------------------------------------------------------------------
@@ -294,21 +322,34 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         convert.__name__ = f"positive {kind.__name__}"  # argparse names it in its error
         return convert
 
+    def path(text: str) -> Path:
+        return Path(os.path.expanduser(text))  # the shell leaves the ~ of --out=~/run as it is
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--device", choices=["auto", "cpu", "gpu"], default="auto", help="where to compute; auto is the cpu")
     add("--model", choices=list(MODELS), help="the network (stn)")
     add("--recipe", choices=list(RECIPES), help="tutorial: as in PyTorch's tutorial on STNs; default: reaches more")
-    add("--epochs", type=positive(int), help="overrides the recipe, like the next three")
+    add(
+        "--epochs",
+        type=positive(int),
+        help="overrides the recipe, like the next three; with --resume: go on to so many",
+    )
     add("--batch-size", type=positive(int))
     add("--lr", type=positive(float), help="the classifier's learning rate")
     add("--optimizer", choices=list(OPTIMIZERS))
     add("--seed", type=int, help="weights, order and dropout follow from it (0)")
     add("--threads", type=positive(int), help="of the kernels (all processors)")
     add("--data", choices=["auto", "mnist", "strokes"], help="auto: MNIST, or drawn digits if it cannot be had")
-    add("--data-dir", help="a folder with the MNIST files")
-    add("--out", type=Path, help="the run folder (runs/<time>-<model>-<seed>)")
-    add("--resume", type=Path, metavar="RUN", help="a run folder or its checkpoint: go on there, as if never stopped")
+    add("--data-dir", type=path, help="a folder with the MNIST files")
+    add("--out", type=path, help="the run folder (runs/<time>-<model>-<seed>)")
+    add(
+        "--resume",
+        type=path,
+        metavar="RUN",
+        help="a run folder or its checkpoint: go on there, as if never stopped (but with more --epochs a cosine "
+        "schedule is stretched, so the learning rate rises again)",
+    )
     add("--quick", action="store_true", default=None, help="a part of the data, 1 epoch")
     options = parser.parse_args(arguments)
     if options.seed is not None and options.seed < 0:
@@ -341,18 +382,22 @@ def choose_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def resumed_settings(options: argparse.Namespace, checkpoint: training.Checkpoint) -> dict[str, Any]:
     """The settings of the run that goes on, with what may change (epochs, threads, data folder) changed."""
-    if "settings" not in checkpoint.extra:
+    settings, template = checkpoint.extra.get("settings"), choose_settings(options)
+    try:
+        ours = settings.keys() == template.keys() and settings["recipe"].keys() == template["recipe"].keys()
+    except AttributeError:
+        ours = False
+    if not ours or "theta" not in checkpoint.extra:
         raise UsageError(f"{checkpoint.path} was not made by train_mnist")
-    settings = checkpoint.extra["settings"]
     saved = {**settings["recipe"], **settings, "recipe": settings["recipe_name"]}
     for key in ("model", "recipe", "batch_size", "lr", "optimizer", "seed", "data", "quick"):
         asked = getattr(options, key)
-        if asked is not None and asked != saved[key]:
+        if asked not in (None, "auto", saved[key]):
             option = "--" + key.replace("_", "-")
             raise UsageError(f"{option} {asked} contradicts the run to resume, which has {saved[key]}; leave it out")
     settings["recipe"]["epochs"] = options.epochs or settings["recipe"]["epochs"]
     settings["threads"] = options.threads or settings["threads"]
-    settings["data_dir"] = os.path.abspath(options.data_dir) if options.data_dir else settings["data_dir"]
+    settings["data_dir"] = template["data_dir"] or settings["data_dir"]
     return settings
 
 
@@ -382,32 +427,44 @@ def start(options: argparse.Namespace) -> Run:
     """Check everything that can be checked, then build the run: new, or from a checkpoint."""
     if options.device == "gpu":
         refuse_gpu()
-    checkpoint = None
+    check_kernels()
+    notes, checkpoint, path = [], None, None
     if options.resume is None:
         settings = choose_settings(options)
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{settings['model']}-{settings['seed']}"
-        folder = options.out or Path("runs") / name
     else:
-        path = options.resume / "checkpoint.safetensors" if options.resume.is_dir() else options.resume
+        path = options.resume / "checkpoint.safetensors" if os.path.isdir(options.resume) else options.resume
         checkpoint = training.read_checkpoint(path)
         settings = resumed_settings(options, checkpoint)
-        folder = options.out or path.parent
+    if settings["data"] == "strokes" and options.data_dir is not None:
+        raise UsageError("--data-dir: the digits of --data strokes are drawn and need no folder; leave it out")
     try:
         ministn.set_num_threads(settings["threads"])
     except ValueError as error:
-        raise UsageError(f"--threads: {error}") from None
+        if options.threads is not None:
+            raise UsageError(f"--threads: {error}") from None
+        was, settings["threads"] = settings["threads"], ministn.get_num_threads()
+        notes.append(f"the run had {was} threads, more than there are here; results do not depend on the number")
 
     dataset = load_data(settings)
     trainer = build(settings, dataset)
-    open_folder(folder, settings, dataset, resumed=checkpoint is not None)
-    run = Run(folder, settings, dataset, trainer)
     if checkpoint is not None:
         checkpoint.restore(trainer)
+        epochs = settings["recipe"]["epochs"]
+        if epochs < trainer.epoch:
+            raise UsageError(f"--epochs {epochs}: the run to resume has {trainer.epoch} complete epochs already")
+        before, now = checkpoint.info["optimizer_groups"][0]["lr"], trainer.optimizer.param_groups[0]["lr"]
+        if now != before:
+            notes.append(f"the cosine now ends with epoch {epochs}: the learning rate goes {before:.2g} -> {now:.2g}")
+    folder = open_folder(options.out or (path and path.parent), settings, dataset, resumed=path)
+    run = Run(folder, settings, dataset, trainer)
+    if checkpoint is not None:
         run.theta_rows = checkpoint.extra["theta"]
     size = sum(parameter.numel() for parameter in trainer.model.parameters())
     print(f"model   {settings['model']}, {size:,} parameters, recipe {settings['recipe_name']}")
     print(f"data    {dataset.describe()}")
     print(f"run     {folder}, threads: {settings['threads']}")
+    for note in notes:
+        print(f"note    {note}")
     return run
 
 
@@ -420,16 +477,17 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:  # while the data was fetched, say
         return 130
     try:
-        compile_kernels(run.trainer)
-        run.train()
-        run.report()
-    except training.Interrupted:
-        run.save()
-        print(f"\ninterrupted and saved; go on with\n  {run.resume_command()}", file=sys.stderr)
-        return 130
+        try:
+            compile_kernels(run.trainer)
+            run.train()
+            run.report()
+        except training.Interrupted:
+            run.save()
+            print(f"\ninterrupted and saved; go on with\n  {run.resume_command()}", file=sys.stderr)
+            return 130
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
-        if (run.folder / "checkpoint.safetensors").exists():
+        if os.path.exists(run.folder / "checkpoint.safetensors"):
             print(f"go on from the last checkpoint with\n  {run.resume_command()}", file=sys.stderr)
         return 130
     except (training.NonFiniteLossError, OSError) as error:  # OSError: the disk is full, say

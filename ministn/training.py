@@ -8,8 +8,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import platform
 import signal
 import sys
 import threading
@@ -36,7 +38,7 @@ class CheckpointError(ValueError):
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss became NaN or infinite: the weights are those before the step."""
+    """The loss became NaN or infinite; no step was made from it."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -46,6 +48,15 @@ class Interrupted(KeyboardInterrupt):
 @dataclass
 class Metrics:
     """Loss and accuracy over the images seen so far.
+
+    Parameters
+    ----------
+    images : int
+        How many were seen.
+    loss_sum : float
+        The sum of their losses.
+    correct : int
+        How many of them have their own class as the most probable one.
 
     Attributes
     ----------
@@ -76,7 +87,18 @@ class Metrics:
 
 
 def evaluate(model: Any, loader: Any) -> Metrics:
-    """Loss and accuracy of `model`, which returns log-probabilities, on every image of `loader`."""
+    """Loss and accuracy of `model` on every image of `loader`, without dropout.
+
+    Parameters
+    ----------
+    model : Module
+        Returns log-probabilities (N, K); it is left in evaluation mode.
+    loader : DataLoader
+
+    Returns
+    -------
+    Metrics
+    """
     model.eval()
     metrics = Metrics()
     with no_grad():
@@ -106,6 +128,10 @@ class Trainer:
         How many are complete.
     step : int
         How many steps of the current epoch are done.
+    seconds : float
+        Time spent on them.
+    metrics : Metrics
+        Of the current epoch's training images so far.
     history : list of dict
         For each complete epoch its number, from 1, and ``train_loss``, ``train_accuracy`` (while learning: with
         dropout, over weights that change), ``test_loss``, ``test_accuracy``, ``images_per_second`` and ``seconds``
@@ -142,10 +168,14 @@ class Trainer:
         NonFiniteLossError
             If the loss is NaN or infinite.
         Interrupted
-            After Ctrl-C, once the step is complete (a second Ctrl-C raises KeyboardInterrupt at once).
+            After Ctrl-C, once the step or the evaluation is complete (a second Ctrl-C raises KeyboardInterrupt at
+            once).
         """
-        # Beside the Numba kernels, threaded BLAS calls stall for milliseconds.
-        with threadpool_limits(limits=1, user_api="blas"), _interrupted_between_steps() as raise_if_interrupted:
+        with (
+            threadpool_limits(limits=1, user_api="blas"),  # beside the Numba kernels threaded BLAS stalls for ms
+            np.errstate(over="ignore", invalid="ignore"),  # NonFiniteLossError says it in their place
+            _interrupted_between_steps() as raise_if_interrupted,
+        ):
             while self.epoch < epochs:
                 self.train_loader.epoch = self.epoch
                 start = time.perf_counter()
@@ -157,6 +187,7 @@ class Trainer:
                     start = time.perf_counter()
                 self._complete_epoch()
                 on_epoch(self)
+                raise_if_interrupted()
         return self.history
 
     def train_step(self, images: Tensor, labels: Any) -> None:
@@ -165,7 +196,7 @@ class Trainer:
         self.optimizer.zero_grad()
         log_probabilities = self.model(images)
         loss = F.nll_loss(log_probabilities, labels)
-        self._check_finite(loss)
+        self._check_finite(loss.item(), f"step {self.step + 1}")
         loss.backward()
         self.optimizer.step()
         if self.schedule is not None:
@@ -175,6 +206,7 @@ class Trainer:
 
     def _complete_epoch(self) -> None:
         train, test = self.metrics, evaluate(self.model, self.test_loader)
+        self._check_finite(test.loss, "the evaluation")
         self.history.append(
             {
                 "epoch": self.epoch + 1,
@@ -188,11 +220,11 @@ class Trainer:
         )
         self.epoch, self.step, self.seconds, self.metrics = self.epoch + 1, 0, 0.0, Metrics()
 
-    def _check_finite(self, loss: Tensor) -> None:
-        if not np.isfinite(loss.item()):
+    def _check_finite(self, loss: float, where: str) -> None:
+        if not np.isfinite(loss):
             rates = ", ".join(f"{group['lr']:g}" for group in self.optimizer.param_groups)
             raise NonFiniteLossError(
-                f"the loss is {loss.item()} in epoch {self.epoch + 1}, step {self.step + 1}, "
+                f"the loss is {loss} in epoch {self.epoch + 1}, {where}, "
                 f"with learning rate {rates}: the weights have diverged; try a smaller learning rate"
             )
 
@@ -252,12 +284,10 @@ def save_checkpoint(path: str | Path, trainer: Trainer, **extra: Any) -> None:
             else:
                 numbers.setdefault(index, {})[name] = value
     info = {
-        "model": type(trainer.model).__name__,
-        "optimizer": type(trainer.optimizer).__name__,
+        "made_with": _made_with(trainer),
         "optimizer_groups": optimizer["param_groups"],
         "optimizer_numbers": numbers,
-        "schedule": None if trainer.schedule is None else trainer.schedule.state_dict(),
-        "loader": _loader_signature(trainer.train_loader),
+        "schedule_state": None if trainer.schedule is None else trainer.schedule.state_dict(),
         "random": random.get_state(),
         "epoch": trainer.epoch,
         "step": trainer.step,
@@ -289,34 +319,32 @@ class Checkpoint:
         Raises
         ------
         CheckpointError
-            If the model, the optimiser, the schedule or the data are not those of the checkpoint.
+            If the model, the optimiser, the schedule or the data are not those of the checkpoint, or a part of it is
+            missing or damaged. Nothing is changed then.
         """
-        for what, got in (
-            ("model", type(trainer.model).__name__),
-            ("optimizer", type(trainer.optimizer).__name__),
-            ("loader", _loader_signature(trainer.train_loader)),
-        ):
-            if self.info[what] != got:
-                raise CheckpointError(f"{self.path}: made with {what} {self.info[what]}, not with {got}")
-        if (trainer.schedule is None) != (self.info["schedule"] is None):
-            raise CheckpointError(f"{self.path}: made {'with' if trainer.schedule is None else 'without'} a schedule")
-        slots: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in self.info["optimizer_numbers"].items()}
-        for key, array in self.arrays.items():
-            if key.startswith("optimizer."):
-                _, index, name = key.split(".", 2)
-                slots.setdefault(int(index), {})[name] = array
-        weights = {key.removeprefix("model."): a for key, a in self.arrays.items() if key.startswith("model.")}
-        try:
-            trainer.model.load_state_dict(weights)
-            trainer.optimizer.load_state_dict({"state": slots, "param_groups": self.info["optimizer_groups"]})
-            if trainer.schedule is not None:
-                trainer.schedule.load_state_dict(self.info["schedule"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{self.path}: {error}") from error
-        random.set_state(self.info["random"])
-        trainer.epoch, trainer.step = self.info["epoch"], self.info["step"]
-        trainer.seconds, trainer.metrics = self.info["seconds"], Metrics(**self.info["metrics"])
-        trainer.history = list(self.info["history"])
+        info = self.info
+        with _checkpoint_errors(self.path):
+            for what, got in _made_with(trainer).items():
+                if info["made_with"][what] != got:
+                    raise ValueError(f"made with {what} {info['made_with'][what]}, not with {got}")
+            epoch, step, seconds = int(info["epoch"]), int(info["step"]), float(info["seconds"])
+            metrics, history = Metrics(**info["metrics"]), [dict(row) for row in info["history"]]
+            if len(history) != epoch or not 0 <= step <= len(trainer.train_loader):
+                raise ValueError(f"epoch {epoch} and step {step} do not fit the history and the data")
+            slots: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in info["optimizer_numbers"].items()}
+            for key, array in self.arrays.items():
+                if key.startswith("optimizer."):
+                    _, index, name = key.split(".", 2)
+                    slots.setdefault(int(index), {})[name] = array
+            weights = {key.removeprefix("model."): a for key, a in self.arrays.items() if key.startswith("model.")}
+            with _all_or_nothing(trainer):
+                trainer.model.load_state_dict(weights)
+                trainer.optimizer.load_state_dict({"state": slots, "param_groups": info["optimizer_groups"]})
+                if trainer.schedule is not None:
+                    trainer.schedule.load_state_dict(info["schedule_state"])
+                random.set_state(info["random"])
+        trainer.epoch, trainer.step, trainer.seconds = epoch, step, seconds
+        trainer.metrics, trainer.history = metrics, history
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -328,25 +356,27 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         If the file is missing, truncated, or anything else than a checkpoint of this version.
     """
     path = Path(path)
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (the file is no mapping)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such file") from None
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path}: truncated or no safetensors file ({error})") from None
-    if metadata.get("format") != CHECKPOINT_FORMAT:
-        raise CheckpointError(f"{path}: a safetensors file, but not a ministn checkpoint (weights alone, perhaps)")
-    if metadata.get("version") != str(CHECKPOINT_VERSION):
-        raise CheckpointError(
-            f"{path}: expected checkpoint version {CHECKPOINT_VERSION}, got {metadata.get('version')}"
-        )
-    return Checkpoint(path, arrays, json.loads(metadata["info"]))
+    with _checkpoint_errors(path), safetensors.safe_open(path, framework="numpy") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != CHECKPOINT_FORMAT:
+            raise ValueError("a safetensors file, but not a ministn checkpoint (weights alone, perhaps)")
+        if metadata.get("version") != str(CHECKPOINT_VERSION):
+            raise ValueError(f"expected checkpoint version {CHECKPOINT_VERSION}, got {metadata.get('version')}")
+        info = json.loads(metadata["info"])
+        if not isinstance(info, dict) or not isinstance(info["extra"], dict):
+            raise TypeError("a damaged checkpoint, whose metadata are no JSON objects")
+        return Checkpoint(path, _arrays(file), info)
 
 
 def save_weights(path: str | Path, model: Any) -> None:
-    """Write the model's weights alone, under their own names, which are also those of its PyTorch twin."""
+    """Write the model's weights alone, under their own names, which are also those of its PyTorch twin.
+
+    Parameters
+    ----------
+    path : str or Path
+        Replaced, if it exists, only by a complete new file.
+    model : Module
+    """
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     write_atomically(path, _safetensors(weights, {"model": type(model).__name__}))
 
@@ -354,19 +384,19 @@ def save_weights(path: str | Path, model: Any) -> None:
 def load_weights(path: str | Path, model: Any) -> None:
     """Read what `save_weights`, or ``safetensors.torch.save_file(model.state_dict(), path)``, wrote, into `model`.
 
+    Parameters
+    ----------
+    path : str or Path
+    model : Module
+        With weights of the names, shapes and dtypes in the file.
+
     Raises
     ------
     CheckpointError
-        If the file is missing, no safetensors file, or does not fit the model.
+        If the file is missing, no safetensors file, or does not fit the model, which is left as it was then.
     """
-    try:
-        model.load_state_dict(safetensors.numpy.load_file(path))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such file") from None
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path}: truncated or no safetensors file ({error})") from None
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+    with _checkpoint_errors(path), safetensors.safe_open(path, framework="numpy") as file:
+        model.load_state_dict(_arrays(file))
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -394,6 +424,95 @@ def _safetensors(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> byt
     return safetensors.numpy.save({name: np.array(array, order="C") for name, array in arrays.items()}, metadata)
 
 
-def _loader_signature(loader: Any) -> dict[str, int]:
-    """What decides which images come in which batch."""
-    return {"images": len(loader.images), "batch_size": loader.batch_size, "seed": loader.seed}
+def _arrays(file: Any) -> dict[str, np.ndarray]:
+    return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (the file is no mapping)
+
+
+@contextlib.contextmanager
+def _checkpoint_errors(path: str | Path) -> Iterator[None]:
+    """Whatever a file that is missing, damaged or of something else leads to, as one CheckpointError naming it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file, or none that may be read") from None
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path}: truncated or no safetensors file ({error})") from None
+    except KeyError as error:
+        raise CheckpointError(f"{path}: {error} is missing") from error
+    except (AttributeError, OverflowError, TypeError, ValueError) as error:  # also for a dtype that NumPy lacks
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+@contextlib.contextmanager
+def _all_or_nothing(trainer: Trainer) -> Iterator[None]:
+    """On an error within the block, what the block may have loaded is put back as it was."""
+    weights = {name: tensor.numpy().copy() for name, tensor in trainer.model.state_dict().items()}
+    optimizer, state = trainer.optimizer.state_dict(), random.get_state()
+    schedule = None if trainer.schedule is None else trainer.schedule.state_dict()
+    try:
+        yield
+    except BaseException:
+        trainer.model.load_state_dict(weights)
+        if trainer.schedule is not None:
+            trainer.schedule.load_state_dict(schedule)
+        trainer.optimizer.load_state_dict(optimizer)  # after the schedule, which sets the learning rates
+        random.set_state(state)
+        raise
+
+
+def _made_with(trainer: Trainer) -> dict[str, Any]:
+    """What must be the same in the run that made a checkpoint and in the one that goes on from it."""
+    schedule, schedules = trainer.schedule, []
+    while schedule is not None:
+        schedules.append(type(schedule).__name__)
+        schedule = getattr(schedule, "after", None)
+    loader = trainer.train_loader
+    return {
+        "model": type(trainer.model).__name__,
+        "optimizer": type(trainer.optimizer).__name__,
+        "schedule": " and ".join(schedules) or "none",
+        # which images come in which batch, and how they look
+        "number of images": len(loader.images),
+        "labels (hash)": hashlib.sha256(loader.labels.tobytes()).hexdigest()[:12],
+        "batch_size": loader.batch_size,
+        "shuffle": bool(loader.shuffle),
+        "seed": loader.seed,
+        "drop_last": bool(loader.drop_last),
+        "pixel mean": loader.mean,
+        "pixel standard deviation": loader.std,
+        "augment": loader.augment is not None,
+    }
+
+
+# --- where it ran -------------------------------------------------------------------------------------------------
+
+
+def environment() -> dict[str, str]:
+    """Versions and processor, to be kept beside results.
+
+    Returns
+    -------
+    dict
+        With the keys ``"python"``, ``"ministn"``, ``"numpy"``, ``"numba"`` and ``"processor"``.
+    """
+    import numba
+
+    import ministn
+
+    return {
+        "python": platform.python_version(),
+        "ministn": ministn.__version__,
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "processor": _processor(),
+    }
+
+
+def _processor() -> str:
+    """The processor's name, which Python's own function does not know on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,15 @@ def refused(train_mnist, capsys, *arguments: str) -> str:
     return err
 
 
+def rewrite(path: str, to: str, **changes: object) -> None:
+    """Save a checkpoint under another name with parts of its JSON changed, or left out where the change is None."""
+    checkpoint = training.read_checkpoint(path)
+    info = {key: value for key, value in (checkpoint.info | changes).items() if value is not None}
+    version = str(training.CHECKPOINT_VERSION)
+    metadata = {"format": training.CHECKPOINT_FORMAT, "version": version, "info": json.dumps(info)}
+    Path(to).write_bytes(safetensors.numpy.save(checkpoint.arrays, metadata))
+
+
 # --- a run --------------------------------------------------------------------------------------------------------
 
 
@@ -121,7 +131,7 @@ def test_a_run_leaves_everything(train_mnist, capsys, tmp_path, small_data, mode
     assert (config["model"], config["seed"], config["threads"]) == (model, 5, 1)
     assert (config["recipe"]["epochs"], config["recipe"]["batch_size"]) == (2, 64)
     assert config["data_name"] == small_data.name
-    assert config["versions"]["numpy"] == np.__version__
+    assert config["environment"] == training.environment()
 
     built = {"stn": models.MnistSTN(), "stn-coordconv": models.MnistSTN(coord_conv=True), "cnn": models.MnistCNN()}
     training.load_weights(out / "model.safetensors", built[model])
@@ -206,18 +216,48 @@ def test_a_run_can_be_made_longer(train_mnist, capsys):
     assert json.loads(Path("run/config.json").read_text())["recipe"]["epochs"] == 2
 
 
-def test_a_diverging_run_ends_with_one_clear_line(train_mnist, capsys, monkeypatch):
-    original = train_mnist.build
+@pytest.mark.usefixtures("no_pictures")
+def test_more_epochs_of_a_cosine_are_announced(train_mnist, capsys):
+    train_mnist.main(["--quick", "--model", "cnn", "--out", "run"])
+    capsys.readouterr()
+    assert train_mnist.main(["--resume", "run"]) == 0
+    assert "note" not in capsys.readouterr().out  # nothing has changed
+    assert train_mnist.main(["--resume", "run", "--epochs", "2", "--data", "auto"]) == 0
+    (note,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("note"))
+    assert "the cosine now ends with epoch 2: the learning rate goes " in note
+    before, after = (float(rate) for rate in note.split("goes ")[1].split(" -> "))
+    assert before < after
 
-    def with_nan(*arguments):
-        trainer = original(*arguments)
-        trainer.model.fc2.bias.data[0] = np.nan
-        return trainer
 
-    monkeypatch.setattr(train_mnist, "build", with_nan)
-    assert train_mnist.main(["--quick", "--model", "cnn", "--out", "run"]) == 1
+@pytest.mark.usefixtures("no_pictures")
+def test_a_run_of_more_threads_than_there_are_goes_on_with_what_there_is(train_mnist, capsys):
+    train_mnist.main(["--quick", "--model", "cnn", "--out", "run"])
+    extra = training.read_checkpoint("run/checkpoint.safetensors").extra
+    extra["settings"]["threads"] = 1_000_000
+    rewrite("run/checkpoint.safetensors", "run/checkpoint.safetensors", extra=extra)
+    capsys.readouterr()
+    assert "--threads: set_num" in refused(train_mnist, capsys, "--resume", "run", "--threads", "1000000")
+    assert train_mnist.main(["--resume", "run"]) == 0
+    assert "note    the run had 1000000 threads, more than there are here" in capsys.readouterr().out
+    assert json.loads(Path("run/config.json").read_text())["threads"] == ministn.get_num_threads()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_results_do_not_depend_on_the_number_of_threads(train_mnist):
+    """What that note says; on a machine with one processor both runs have one thread."""
+    most = str(min(2, ministn.get_num_threads()))
+    for threads, out in (("1", "one"), (most, "most")):
+        train_mnist.main(["--quick", "--threads", threads, "--out", out])
+    one, most = (safetensors.numpy.load_file(f"{out}/model.safetensors") for out in ("one", "most"))
+    for name in one:
+        np.testing.assert_array_equal(one[name], most[name])
+
+
+@pytest.mark.parametrize("model", ["cnn", "stn"])
+def test_a_diverging_run_ends_with_one_clear_line(train_mnist, capsys, model):
+    assert train_mnist.main(["--quick", "--model", model, "--lr", "1e30", "--out", "run"]) == 1
     err = capsys.readouterr().err
-    assert err.startswith("train_mnist: the loss is nan in epoch 1, step 1")
+    assert err.startswith("train_mnist: the loss is nan in epoch 1, step 2")
     assert err.count("\n") == 1
 
 
@@ -230,6 +270,20 @@ def test_a_full_disk_ends_the_run_with_one_clear_line(train_mnist, capsys, monke
     assert train_mnist.main(["--quick", "--model", "cnn", "--out", "run"]) == 1
     assert capsys.readouterr().err == "train_mnist: [Errno 28] No space left on device\n"
     assert os.listdir("run") == ["config.json"]
+
+
+def test_ctrl_c_and_then_a_full_disk(train_mnist, capsys, monkeypatch, ctrl_c):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training, "save_checkpoint", fail)
+    press_ctrl_c_at(monkeypatch, train_mnist, 1, ctrl_c)
+    assert train_mnist.main(["--quick", "--model", "cnn", "--out", "run"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "",
+        "stopping after this step (Ctrl-C again: at once)",
+        "train_mnist: [Errno 28] No space left on device",
+    ]
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------
@@ -267,6 +321,98 @@ def test_a_folder_with_another_run(train_mnist, capsys):
     before = Path("run/checkpoint.safetensors").read_bytes()
     assert "run holds another run" in refused(train_mnist, capsys, "--out", "run")
     assert Path("run/checkpoint.safetensors").read_bytes() == before
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_another_runs_folder_is_not_continued_into(train_mnist, capsys):
+    for out in ("a", "b"):
+        train_mnist.main(["--quick", "--model", "cnn", "--out", out])
+    capsys.readouterr()
+    before = {path.name: path.read_bytes() for path in Path("b").iterdir()}
+    assert "b holds another run" in refused(train_mnist, capsys, "--resume", "a", "--out", "b")
+    assert {path.name: path.read_bytes() for path in Path("b").iterdir()} == before
+    assert train_mnist.main(["--resume", "a", "--out", str(Path("a").absolute())]) == 0  # its own, by another name
+    assert train_mnist.main(["--resume", "a", "--out", "c"]) == 0
+    assert set(os.listdir("c")) == FILES
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_folder_in_which_a_run_has_just_begun(train_mnist, capsys):
+    Path("run").mkdir()
+    Path("run/config.json").write_text("its settings")
+    assert "run/config.json is there already" in refused(train_mnist, capsys, "--out", "run")
+    assert Path("run/config.json").read_text() == "its settings"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_runs_that_begin_in_the_same_second_get_folders_of_their_own(train_mnist, monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda form: "20300102-030405")
+    for _ in range(3):
+        assert train_mnist.main(["--quick", "--model", "cnn"]) == 0
+    name = "20300102-030405-cnn-0"
+    assert sorted(os.listdir("runs")) == [name, f"{name}-2", f"{name}-3"]
+    assert all(set(os.listdir(run)) == FILES for run in Path("runs").iterdir())
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_checkpoint_that_does_not_fit_leaves_the_folder_alone(train_mnist, capsys):
+    train_mnist.main(["--quick", "--model", "cnn", "--epochs", "2", "--out", "run"])
+    capsys.readouterr()
+    before = Path("run/config.json").read_bytes()
+    message = refused(train_mnist, capsys, "--resume", "run", "--epochs", "1")
+    assert "--epochs 1: the run to resume has 2 complete epochs already" in message
+    rewrite("run/checkpoint.safetensors", "run/checkpoint.safetensors", history=None)
+    assert "'history' is missing" in refused(train_mnist, capsys, "--resume", "run", "--epochs", "9")
+    assert Path("run/config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["--out", "--resume"])
+def test_a_name_that_is_too_long(train_mnist, capsys, tmp_path, option):
+    assert "x" * 300 in refused(train_mnist, capsys, "--quick", option, "x" * 300)
+    assert os.listdir(tmp_path) == []
+
+
+def test_folders_that_may_not_be_entered(train_mnist, capsys, monkeypatch):
+    """As it is for a user without rights; the tests may run as root, who has them."""
+
+    def fail(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    for name in ("stat", "mkdir"):
+        monkeypatch.setattr(os, name, fail)
+    assert "cannot write to the run folder priv/run: Permission denied" in refused(
+        train_mnist, capsys, "--out", "priv/run"
+    )
+    assert "cannot write to the run folder runs: Permission denied" in refused(train_mnist, capsys)
+    assert "there is no such file" in refused(train_mnist, capsys, "--resume", "priv/in")
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_tilde_is_the_home_folder(train_mnist, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert train_mnist.main(["--quick", "--model", "cnn", "--out=~/run", "--data-dir=~/mnist"]) == 0
+    settings = json.loads((tmp_path / "home/run/config.json").read_text())
+    assert settings["data_dir"] == str(tmp_path / "home" / "mnist")
+    assert train_mnist.main(["--resume=~/run"]) == 0
+    assert os.listdir(tmp_path) == ["home"]
+
+
+def test_drawn_digits_need_no_folder(train_mnist, capsys):
+    assert "--data-dir: the digits" in refused(train_mnist, capsys, "--data", "strokes", "--data-dir", "x")
+
+
+def test_a_read_only_installation_is_told_of_the_variable():
+    """In a process of its own, in which Numba finds no place for its cache."""
+    code = (
+        "import runpy; from numba.core import caching; "
+        "cache = getattr(caching, 'CacheImpl', None) or caching._CacheImpl; "  # its name in newer and older versions
+        "cache._locator_classes = []; "
+        f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1
+    assert "NUMBA_CACHE_DIR" in result.stderr
 
 
 def test_data_that_is_not_there(train_mnist, capsys, tmp_path, monkeypatch):
@@ -318,15 +464,21 @@ def test_a_checkpoint_that_is_none(train_mnist, capsys, tmp_path, content, messa
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_checkpoint_from_other_code(train_mnist, capsys, monkeypatch):
+def test_a_checkpoint_from_other_code(train_mnist, capsys):
     """A checkpoint of ministn, but not of this program."""
     train_mnist.main(["--quick", "--model", "cnn", "--out", "run"])
-    checkpoint = training.read_checkpoint("run/checkpoint.safetensors")
-    checkpoint.info["extra"] = {}
-    metadata = {"format": training.CHECKPOINT_FORMAT, "version": "1", "info": json.dumps(checkpoint.info)}
-    Path("other").write_bytes(safetensors.numpy.save(checkpoint.arrays, metadata))
+    extra = training.read_checkpoint("run/checkpoint.safetensors").extra
+    settings = extra["settings"]
     capsys.readouterr()
-    assert "not made by train_mnist" in refused(train_mnist, capsys, "--resume", "other")
+    for other in (
+        {},
+        {"settings": settings},
+        {**extra, "settings": 3},
+        {**extra, "settings": {**settings, "recipe": None}},
+        {**extra, "settings": {key: value for key, value in settings.items() if key != "recipe"}},
+    ):
+        rewrite("run/checkpoint.safetensors", "other", extra=other)
+        assert "not made by train_mnist" in refused(train_mnist, capsys, "--resume", "other")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +173,24 @@ def test_a_loss_that_is_not_finite_stops_before_the_update():
         np.testing.assert_array_equal(array, before[name])
 
 
+def test_diverging_weights_end_in_one_error_and_no_warning():
+    trainer = make_trainer("sgd")
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = 1e30  # float32 ends at 3e38: the next step's products overflow
+    with pytest.raises(training.NonFiniteLossError, match="in epoch 1, step 2, with learning rate 1e"):
+        trainer.fit(1)
+
+
+def test_weights_that_diverge_in_the_last_step_are_found_by_the_evaluation():
+    trainer = make_trainer("sgd")
+    trainer.train_loader.batch_size = 203  # one step
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = 1e30
+    with pytest.raises(training.NonFiniteLossError, match="in epoch 1, the evaluation, with"):
+        trainer.fit(1)
+    assert trainer.history == []
+
+
 # --- stopping and going on ----------------------------------------------------------------------------------------
 
 
@@ -209,6 +229,13 @@ def test_ctrl_c_waits_for_the_end_of_the_step(ctrl_c):
     with pytest.raises(training.Interrupted):
         trainer.fit(1)
     assert (trainer.step, trainer.metrics.images) == (1, 32)
+
+
+def test_ctrl_c_in_the_last_evaluation_is_not_lost(ctrl_c):
+    trainer = make_trainer()
+    with pytest.raises(training.Interrupted):
+        trainer.fit(1, on_epoch=lambda trainer: ctrl_c())
+    assert (trainer.epoch, trainer.step) == (1, 0)
 
 
 def test_a_second_ctrl_c_stops_at_once(ctrl_c):
@@ -301,12 +328,59 @@ def test_weights_alone_are_no_checkpoint(tmp_path):
         training.read_checkpoint(tmp_path / "w")
 
 
+def rewrite(path: Path, version: int = training.CHECKPOINT_VERSION, **changes: object) -> None:
+    """Save the checkpoint again with parts of its JSON changed, or left out where the change is None."""
+    checkpoint = training.read_checkpoint(path)
+    info = {key: value for key, value in (checkpoint.info | changes).items() if value is not None}
+    metadata = {"format": training.CHECKPOINT_FORMAT, "version": str(version), "info": json.dumps(info)}
+    path.write_bytes(safetensors.numpy.save(checkpoint.arrays, metadata))
+
+
 def test_a_checkpoint_of_another_version(saved):
-    checkpoint = training.read_checkpoint(saved)
-    metadata = {"format": training.CHECKPOINT_FORMAT, "version": "2", "info": json.dumps(checkpoint.info)}
-    saved.write_bytes(safetensors.numpy.save(checkpoint.arrays, metadata))
-    with pytest.raises(training.CheckpointError, match="expected checkpoint version 1, got 2"):
+    rewrite(saved, version=99)
+    with pytest.raises(training.CheckpointError, match="expected checkpoint version 1, got 99"):
         training.read_checkpoint(saved)
+
+
+@pytest.mark.parametrize("info", [None, "not JSON", "[]", "{}", '{"extra": 3}'])
+def test_metadata_that_are_not_what_they_should_be(saved, info):
+    metadata = {"format": training.CHECKPOINT_FORMAT, "version": str(training.CHECKPOINT_VERSION)}
+    saved.write_bytes(safetensors.numpy.save({}, metadata if info is None else metadata | {"info": info}))
+    with pytest.raises(training.CheckpointError, match=r"checkpoint\.safetensors: "):
+        training.read_checkpoint(saved)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("BF16", 2), ("F8_E4M3", 1)])
+@pytest.mark.parametrize("kind", ["checkpoint", "weights"])
+def test_a_dtype_that_numpy_lacks(tmp_path, dtype, size, kind):
+    header = {"model.fc1.bias": {"dtype": dtype, "shape": [1], "data_offsets": [0, size]}}
+    if kind == "checkpoint":
+        version = str(training.CHECKPOINT_VERSION)
+        header["__metadata__"] = {"format": training.CHECKPOINT_FORMAT, "version": version, "info": '{"extra": {}}'}
+    text = json.dumps(header).encode()
+    (tmp_path / "file").write_bytes(struct.pack("<Q", len(text)) + text + bytes(size))
+    with pytest.raises(training.CheckpointError, match="file: "):
+        training.load_weights(tmp_path / "file", Dense())
+    # without that metadata it is refused before the tensor is read
+    with pytest.raises(training.CheckpointError, match="float" if kind == "checkpoint" else "not a ministn checkpoint"):
+        training.read_checkpoint(tmp_path / "file")
+
+
+def state_of(trainer: training.Trainer) -> tuple[object, ...]:
+    """Everything that a restore changes, in a form that == compares."""
+    optimizer = trainer.optimizer.state_dict()
+    slots = [
+        (index, name, np.asarray(value).tolist())
+        for index, values in optimizer["state"].items()
+        for name, value in values.items()
+    ]
+    return (
+        {name: array.tolist() for name, array in weights(trainer).items()},
+        (slots, optimizer["param_groups"]),
+        trainer.schedule and trainer.schedule.state_dict(),
+        random.get_state(),
+        (trainer.epoch, trainer.step, trainer.seconds, vars(trainer.metrics), trainer.history),
+    )
 
 
 @pytest.mark.parametrize(
@@ -315,25 +389,76 @@ def test_a_checkpoint_of_another_version(saved):
         ({"model": OtherDense}, "made with model Dense, not with OtherDense"),
         ({"hidden": 5}, r"fc1.weight: expected shape \(5, 63\), got \(16, 63\)"),
         ({"optimizer": "sgd"}, "made with optimizer AdamW, not with SGD"),
-        ({"batch_size": 64}, "made with loader"),
+        ({"batch_size": 64}, "made with batch_size 32, not with 64"),
     ],
     ids=["model", "shape", "optimizer", "batch size"],
 )
 def test_a_checkpoint_of_something_else(saved, options, message):
     trainer = make_trainer(**options)
-    before, state = weights(trainer), random.get_state()
+    before = state_of(trainer)
     with pytest.raises(training.CheckpointError, match=message):
         training.read_checkpoint(saved).restore(trainer)
-    assert random.get_state() == state
-    for name, array in weights(trainer).items():
-        np.testing.assert_array_equal(array, before[name])
+    assert state_of(trainer) == before
 
 
-def test_a_checkpoint_with_a_schedule_needs_one(saved):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 8}, "seed 7, not with 8"),
+        ({"std": 0.25}, "pixel standard deviation"),
+        ({"mean": 0.1}, "pixel mean"),
+        ({"shuffle": False}, "shuffle True, not with False"),
+        ({"drop_last": True}, "drop_last False, not with True"),
+        ({"augment": None}, "augment True, not with False"),
+        ({"labels": np.zeros(203, np.int64)}, r"labels \(hash\)"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_checkpoint_made_with_other_data(saved, change, message):
+    trainer = make_trainer()
+    images, labels = make_images(203, 1)
+    options = {"labels": labels, "seed": 7, "std": 0.5, "augment": data.random_shift(1)} | change
+    trainer.train_loader = data.DataLoader(images, batch_size=32, **options)
+    with pytest.raises(training.CheckpointError, match=message):
+        training.read_checkpoint(saved).restore(trainer)
+
+
+def test_a_checkpoint_with_another_schedule(saved):
     trainer = make_trainer()
     trainer.schedule = None
-    with pytest.raises(training.CheckpointError, match="made with a schedule"):
+    message = "made with schedule LinearWarmup and CosineAnnealingLR, not with "
+    with pytest.raises(training.CheckpointError, match=message + "none"):
         training.read_checkpoint(saved).restore(trainer)
+    trainer.schedule = optim.StepLR(trainer.optimizer, 5)
+    with pytest.raises(training.CheckpointError, match=message + "StepLR"):
+        training.read_checkpoint(saved).restore(trainer)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"history": None},
+        {"history": []},
+        {"made_with": None},
+        {"made_with": {}},
+        {"optimizer_groups": []},
+        {"optimizer_numbers": {"0": {"nonsense": 1}}},
+        {"schedule_state": None},
+        {"schedule_state": {"last_step": 1, "base_lrs": [1.0], "after": None}},
+        {"random": {}},
+        {"step": 1000},
+        {"metrics": {"speed": 3}},
+    ],
+    ids=lambda change: json.dumps(change)[:40],
+)
+def test_a_damaged_checkpoint_changes_nothing(saved, change):
+    rewrite(saved, **change)
+    trainer = make_trainer(seed=5)
+    trainer.train_step(*next(trainer.train_loader.batches()))
+    before = state_of(trainer)
+    with pytest.raises(training.CheckpointError, match=r"checkpoint\.safetensors: "):
+        training.read_checkpoint(saved).restore(trainer)
+    assert state_of(trainer) == before
 
 
 def test_weights_of_another_model(tmp_path):
@@ -360,3 +485,20 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, broken):
 def test_write_csv(tmp_path):
     training.write_csv(tmp_path / "t.csv", [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": np.float64(0.25)}])
     assert (tmp_path / "t.csv").read_text() == "epoch,loss\n1,0.5\n2,0.25\n"
+
+
+def test_environment_names_versions_and_processor():
+    environment = training.environment()
+    assert list(environment) == ["python", "ministn", "numpy", "numba", "processor"]
+    assert (environment["python"], environment["ministn"]) == (platform.python_version(), ministn.__version__)
+    assert environment["numpy"] == np.__version__
+    assert environment["processor"]
+
+
+def test_the_processor_where_linux_does_not_name_it(monkeypatch):
+    def fail(path):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", fail)
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    assert training.environment()["processor"] == platform.machine()

@@ -28,10 +28,8 @@ import argparse
 import itertools
 import json
 import os
-import platform
 from pathlib import Path
 
-import numba
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
@@ -304,28 +302,18 @@ def main(argv=None):
         else:
             result = look_at_dips(dataset, args.seed, args.epochs, args.tries)
     print(json.dumps({key: value for key, value in result.items() if key != "losses"}, indent=2))
-    versions = {m.__name__: m.__version__ for m in (ministn, np, numba, torch)}
     setting = {
         "command": f"agreement.py {args.what}",
         "seed": args.seed,
         "threads": args.threads,
         "data": dataset.name,
-        "python": platform.python_version(),
-        **versions,
-        "processor": processor(),
+        **training.environment(),
+        "torch": torch.__version__,
     }
     training.write_atomically(
         args.folder / f"agreement-{args.what}.json",
         (json.dumps({"setting": setting, **result}, indent=1) + "\n").encode(),
     )
-
-
-def processor():
-    """The processor's name, where the system tells."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

@@ -87,6 +87,7 @@ class DataLoader:
         self.seed = integer("DataLoader", "seed", seed, 0)
         self.drop_last = drop_last
         self.augment = augment
+        self.mean, self.std = float(mean), float(std)
         self.epoch = 0
         # (v / 255 - mean) / std as scale v + offset
         self._scale, self._offset = np.float32(1 / (255 * std)), np.float32(-mean / std)
