@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 import ministn
 import ministn.functional as F
-from ministn import backend, data, optim, random, training, viz
+from ministn import backend, data, optim, random, records, training, viz
 from ministn.models import MnistCNN, MnistSTN
 
 
@@ -226,14 +226,14 @@ class Run:
 
     def save(self) -> None:
         """The checkpoint first: it holds all that the other files show."""
-        training.save_checkpoint(
+        records.save_checkpoint(
             self.folder / "checkpoint.safetensors", self.trainer, settings=self.settings, theta=self.theta_rows
         )
-        training.save_weights(self.folder / "model.safetensors", self.trainer.model)
+        records.save_weights(self.folder / "model.safetensors", self.trainer.model)
         if self.trainer.history:
-            training.write_csv(self.folder / "metrics.csv", self.trainer.history)
+            records.write_csv(self.folder / "metrics.csv", self.trainer.history)
         if self.theta_rows:
-            training.write_csv(self.folder / "theta.csv", self.theta_rows)
+            records.write_csv(self.folder / "theta.csv", self.theta_rows)
 
     def resume_command(self) -> str:
         python, script, folder = (
@@ -274,7 +274,7 @@ def open_folder(
         **settings,
         "data_name": dataset.name,
         "data_source": dataset.source,
-        "environment": training.environment(),
+        "environment": records.environment(),
     }
     text = json.dumps(config, indent=2) + "\n"
     try:
@@ -282,7 +282,7 @@ def open_folder(
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint = folder / "checkpoint.safetensors"
         if resumed is not None and os.path.realpath(resumed) == os.path.realpath(checkpoint):
-            training.write_atomically(folder / "config.json", text.encode())
+            records.write_atomically(folder / "config.json", text.encode())
         elif os.path.exists(checkpoint):
             raise UsageError(f"{folder} holds another run; go on with it by --resume {folder}, or choose another --out")
         else:
@@ -380,7 +380,7 @@ def choose_settings(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def resumed_settings(options: argparse.Namespace, checkpoint: training.Checkpoint) -> dict[str, Any]:
+def resumed_settings(options: argparse.Namespace, checkpoint: records.Checkpoint) -> dict[str, Any]:
     """The settings of the run that goes on, with what may change (epochs, threads, data folder) changed."""
     settings, template = checkpoint.extra.get("settings"), choose_settings(options)
     try:
@@ -433,7 +433,7 @@ def start(options: argparse.Namespace) -> Run:
         settings = choose_settings(options)
     else:
         path = options.resume / "checkpoint.safetensors" if os.path.isdir(options.resume) else options.resume
-        checkpoint = training.read_checkpoint(path)
+        checkpoint = records.read_checkpoint(path)
         settings = resumed_settings(options, checkpoint)
     if settings["data"] == "strokes" and options.data_dir is not None:
         raise UsageError("--data-dir: the digits of --data strokes are drawn and need no folder; leave it out")
@@ -471,7 +471,7 @@ def start(options: argparse.Namespace) -> Run:
 def main(arguments: list[str] | None = None) -> int:
     try:
         run = start(parse(arguments))
-    except (UsageError, data.DataError, training.CheckpointError) as error:
+    except (UsageError, data.DataError, records.CheckpointError) as error:
         print(f"train_mnist: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # while the data was fetched, say

@@ -18,7 +18,7 @@ import pytest
 import safetensors.numpy
 
 import ministn
-from ministn import data, models, training
+from ministn import data, models, records, training
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "train_mnist.py"
 STN_PICTURES = {"learning_curves.png", "warped_digits.png", "theta_over_training.png", "hardest_mistakes.png"}
@@ -91,10 +91,10 @@ def refused(train_mnist, capsys, *arguments: str) -> str:
 
 def rewrite(path: str, to: str, **changes: object) -> None:
     """Save a checkpoint under another name with parts of its JSON changed, or left out where the change is None."""
-    checkpoint = training.read_checkpoint(path)
+    checkpoint = records.read_checkpoint(path)
     info = {key: value for key, value in (checkpoint.info | changes).items() if value is not None}
-    version = str(training.CHECKPOINT_VERSION)
-    metadata = {"format": training.CHECKPOINT_FORMAT, "version": version, "info": json.dumps(info)}
+    version = str(records.CHECKPOINT_VERSION)
+    metadata = {"format": records.CHECKPOINT_FORMAT, "version": version, "info": json.dumps(info)}
     Path(to).write_bytes(safetensors.numpy.save(checkpoint.arrays, metadata))
 
 
@@ -131,10 +131,10 @@ def test_a_run_leaves_everything(train_mnist, capsys, tmp_path, small_data, mode
     assert (config["model"], config["seed"], config["threads"]) == (model, 5, 1)
     assert (config["recipe"]["epochs"], config["recipe"]["batch_size"]) == (2, 64)
     assert config["data_name"] == small_data.name
-    assert config["environment"] == training.environment()
+    assert config["environment"] == records.environment()
 
     built = {"stn": models.MnistSTN(), "stn-coordconv": models.MnistSTN(coord_conv=True), "cnn": models.MnistCNN()}
-    training.load_weights(out / "model.safetensors", built[model])
+    records.load_weights(out / "model.safetensors", built[model])
     loader = data.DataLoader(
         small_data.test_images, small_data.test_labels, 500, shuffle=False, mean=small_data.mean, std=small_data.std
     )
@@ -196,7 +196,7 @@ def test_ctrl_c_saves_and_the_printed_command_goes_on_exactly(
     assert command[0].endswith(Path(sys.executable).name)
     assert Path(command[1]).resolve() == SCRIPT
     assert command[2:] == ["--resume", "stopped run"]
-    assert training.read_checkpoint(tmp_path / "stopped run" / "checkpoint.safetensors").info["step"] == 3
+    assert records.read_checkpoint(tmp_path / "stopped run" / "checkpoint.safetensors").info["step"] == 3
 
     assert train_mnist.main(command[2:]) == 0
     whole, resumed = (safetensors.numpy.load_file(f"{run}/model.safetensors") for run in ("whole", "stopped run"))
@@ -232,7 +232,7 @@ def test_more_epochs_of_a_cosine_are_announced(train_mnist, capsys):
 @pytest.mark.usefixtures("no_pictures")
 def test_a_run_of_more_threads_than_there_are_goes_on_with_what_there_is(train_mnist, capsys):
     train_mnist.main(["--quick", "--model", "cnn", "--out", "run"])
-    extra = training.read_checkpoint("run/checkpoint.safetensors").extra
+    extra = records.read_checkpoint("run/checkpoint.safetensors").extra
     extra["settings"]["threads"] = 1_000_000
     rewrite("run/checkpoint.safetensors", "run/checkpoint.safetensors", extra=extra)
     capsys.readouterr()
@@ -266,7 +266,7 @@ def test_a_full_disk_ends_the_run_with_one_clear_line(train_mnist, capsys, monke
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(training, "save_checkpoint", fail)
+    monkeypatch.setattr(records, "save_checkpoint", fail)
     assert train_mnist.main(["--quick", "--model", "cnn", "--out", "run"]) == 1
     assert capsys.readouterr().err == "train_mnist: [Errno 28] No space left on device\n"
     assert os.listdir("run") == ["config.json"]
@@ -276,7 +276,7 @@ def test_ctrl_c_and_then_a_full_disk(train_mnist, capsys, monkeypatch, ctrl_c):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(training, "save_checkpoint", fail)
+    monkeypatch.setattr(records, "save_checkpoint", fail)
     press_ctrl_c_at(monkeypatch, train_mnist, 1, ctrl_c)
     assert train_mnist.main(["--quick", "--model", "cnn", "--out", "run"]) == 1
     assert capsys.readouterr().err.splitlines() == [
@@ -455,7 +455,7 @@ def test_options_that_contradict_the_run_to_resume(train_mnist, capsys, argument
 def test_a_checkpoint_that_is_none(train_mnist, capsys, tmp_path, content, message):
     path = tmp_path / "c.safetensors"
     if content == "weights":
-        training.save_weights(path, models.MnistCNN())
+        records.save_weights(path, models.MnistCNN())
     elif content is not None:
         path.write_bytes(content)
     before = os.listdir(tmp_path)
@@ -467,7 +467,7 @@ def test_a_checkpoint_that_is_none(train_mnist, capsys, tmp_path, content, messa
 def test_a_checkpoint_from_other_code(train_mnist, capsys):
     """A checkpoint of ministn, but not of this program."""
     train_mnist.main(["--quick", "--model", "cnn", "--out", "run"])
-    extra = training.read_checkpoint("run/checkpoint.safetensors").extra
+    extra = records.read_checkpoint("run/checkpoint.safetensors").extra
     settings = extra["settings"]
     capsys.readouterr()
     for other in (

@@ -16,7 +16,7 @@ import threadpoolctl
 
 import ministn
 import ministn.functional as F
-from ministn import data, nn, optim, random, training
+from ministn import data, nn, optim, random, records, training
 from ministn.autodiff import Tensor
 
 HEIGHT, WIDTH, CLASSES = 9, 7, 3
@@ -212,10 +212,10 @@ def test_resume_is_exact(tmp_path, ctrl_c, optimizer, stop_at):
     with pytest.raises(training.Interrupted):
         stopped.fit(3, on_step=press_ctrl_c)
     assert steps == stop_at
-    training.save_checkpoint(tmp_path / "checkpoint", stopped)
+    records.save_checkpoint(tmp_path / "checkpoint", stopped)
 
     resumed = make_trainer(optimizer, seed=99)  # other weights and another random state, all to be replaced
-    training.read_checkpoint(tmp_path / "checkpoint").restore(resumed)
+    records.read_checkpoint(tmp_path / "checkpoint").restore(resumed)
     assert 7 * resumed.epoch + resumed.step == stop_at
     resumed.fit(3)
     for name, array in weights(whole).items():
@@ -265,9 +265,9 @@ def test_another_handler_of_ctrl_c_is_left_alone(ctrl_c):
 def test_the_checkpoint_returns_what_was_put_in_and_is_plain_safetensors(tmp_path):
     trainer = make_trainer()
     trainer.fit(1)
-    training.save_checkpoint(tmp_path / "c", trainer, settings={"lr": 0.1}, theta=[{"step": 3}])
+    records.save_checkpoint(tmp_path / "c", trainer, settings={"lr": 0.1}, theta=[{"step": 3}])
     assert os.listdir(tmp_path) == ["c"]
-    checkpoint = training.read_checkpoint(tmp_path / "c")
+    checkpoint = records.read_checkpoint(tmp_path / "c")
     assert checkpoint.extra == {"settings": {"lr": 0.1}, "theta": [{"step": 3}]}
     arrays = safetensors.numpy.load_file(tmp_path / "c")
     np.testing.assert_array_equal(arrays["model.fc1.weight"], trainer.model.fc1.weight.data)
@@ -277,9 +277,9 @@ def test_the_checkpoint_returns_what_was_put_in_and_is_plain_safetensors(tmp_pat
 def test_weights_move_through_a_file_of_their_own(tmp_path):
     first, second = make_trainer(seed=1), make_trainer(seed=2)
     first.model.fc1.weight.data = np.asfortranarray(first.model.fc1.weight.data)  # memory order must not matter
-    training.save_weights(tmp_path / "w", first.model)
+    records.save_weights(tmp_path / "w", first.model)
     assert safetensors.numpy.load_file(tmp_path / "w").keys() == first.model.state_dict().keys()
-    training.load_weights(tmp_path / "w", second.model)
+    records.load_weights(tmp_path / "w", second.model)
     for name, array in weights(first).items():
         np.testing.assert_array_equal(weights(second)[name], array)
 
@@ -292,7 +292,7 @@ def saved(tmp_path) -> Path:
     path = tmp_path / "checkpoint.safetensors"
     trainer = make_trainer()
     trainer.fit(1)
-    training.save_checkpoint(path, trainer)
+    records.save_checkpoint(path, trainer)
     return path
 
 
@@ -300,54 +300,54 @@ def saved(tmp_path) -> Path:
 def test_a_truncated_checkpoint(saved, part):
     content = saved.read_bytes()
     saved.write_bytes(content[: int(part * len(content))])
-    with pytest.raises(training.CheckpointError, match="truncated or no safetensors file"):
-        training.read_checkpoint(saved)
-    with pytest.raises(training.CheckpointError, match="truncated or no safetensors file"):
-        training.load_weights(saved, Dense())
+    with pytest.raises(records.CheckpointError, match="truncated or no safetensors file"):
+        records.read_checkpoint(saved)
+    with pytest.raises(records.CheckpointError, match="truncated or no safetensors file"):
+        records.load_weights(saved, Dense())
 
 
 @pytest.mark.parametrize("content", [b"no safetensors file at all", bytes(1000)], ids=["text", "zeros"])
 def test_a_file_of_another_kind(tmp_path, content):
     (tmp_path / "c").write_bytes(content)
-    with pytest.raises(training.CheckpointError, match="truncated or no safetensors file"):
-        training.read_checkpoint(tmp_path / "c")
+    with pytest.raises(records.CheckpointError, match="truncated or no safetensors file"):
+        records.read_checkpoint(tmp_path / "c")
 
 
 def test_a_missing_file_and_a_folder(tmp_path):
-    with pytest.raises(training.CheckpointError, match="there is no such file"):
-        training.read_checkpoint(tmp_path / "nothing")
-    with pytest.raises(training.CheckpointError, match="there is no such file"):
-        training.load_weights(tmp_path / "nothing", Dense())
-    with pytest.raises(training.CheckpointError, match="truncated or no safetensors file"):
-        training.read_checkpoint(tmp_path)
+    with pytest.raises(records.CheckpointError, match="there is no such file"):
+        records.read_checkpoint(tmp_path / "nothing")
+    with pytest.raises(records.CheckpointError, match="there is no such file"):
+        records.load_weights(tmp_path / "nothing", Dense())
+    with pytest.raises(records.CheckpointError, match="truncated or no safetensors file"):
+        records.read_checkpoint(tmp_path)
 
 
 def test_weights_alone_are_no_checkpoint(tmp_path):
-    training.save_weights(tmp_path / "w", Dense())
-    with pytest.raises(training.CheckpointError, match="not a ministn checkpoint"):
-        training.read_checkpoint(tmp_path / "w")
+    records.save_weights(tmp_path / "w", Dense())
+    with pytest.raises(records.CheckpointError, match="not a ministn checkpoint"):
+        records.read_checkpoint(tmp_path / "w")
 
 
-def rewrite(path: Path, version: int = training.CHECKPOINT_VERSION, **changes: object) -> None:
+def rewrite(path: Path, version: int = records.CHECKPOINT_VERSION, **changes: object) -> None:
     """Save the checkpoint again with parts of its JSON changed, or left out where the change is None."""
-    checkpoint = training.read_checkpoint(path)
+    checkpoint = records.read_checkpoint(path)
     info = {key: value for key, value in (checkpoint.info | changes).items() if value is not None}
-    metadata = {"format": training.CHECKPOINT_FORMAT, "version": str(version), "info": json.dumps(info)}
+    metadata = {"format": records.CHECKPOINT_FORMAT, "version": str(version), "info": json.dumps(info)}
     path.write_bytes(safetensors.numpy.save(checkpoint.arrays, metadata))
 
 
 def test_a_checkpoint_of_another_version(saved):
     rewrite(saved, version=99)
-    with pytest.raises(training.CheckpointError, match="expected checkpoint version 1, got 99"):
-        training.read_checkpoint(saved)
+    with pytest.raises(records.CheckpointError, match="expected checkpoint version 1, got 99"):
+        records.read_checkpoint(saved)
 
 
 @pytest.mark.parametrize("info", [None, "not JSON", "[]", "{}", '{"extra": 3}'])
 def test_metadata_that_are_not_what_they_should_be(saved, info):
-    metadata = {"format": training.CHECKPOINT_FORMAT, "version": str(training.CHECKPOINT_VERSION)}
+    metadata = {"format": records.CHECKPOINT_FORMAT, "version": str(records.CHECKPOINT_VERSION)}
     saved.write_bytes(safetensors.numpy.save({}, metadata if info is None else metadata | {"info": info}))
-    with pytest.raises(training.CheckpointError, match=r"checkpoint\.safetensors: "):
-        training.read_checkpoint(saved)
+    with pytest.raises(records.CheckpointError, match=r"checkpoint\.safetensors: "):
+        records.read_checkpoint(saved)
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("BF16", 2), ("F8_E4M3", 1)])
@@ -355,15 +355,15 @@ def test_metadata_that_are_not_what_they_should_be(saved, info):
 def test_a_dtype_that_numpy_lacks(tmp_path, dtype, size, kind):
     header = {"model.fc1.bias": {"dtype": dtype, "shape": [1], "data_offsets": [0, size]}}
     if kind == "checkpoint":
-        version = str(training.CHECKPOINT_VERSION)
-        header["__metadata__"] = {"format": training.CHECKPOINT_FORMAT, "version": version, "info": '{"extra": {}}'}
+        version = str(records.CHECKPOINT_VERSION)
+        header["__metadata__"] = {"format": records.CHECKPOINT_FORMAT, "version": version, "info": '{"extra": {}}'}
     text = json.dumps(header).encode()
     (tmp_path / "file").write_bytes(struct.pack("<Q", len(text)) + text + bytes(size))
-    with pytest.raises(training.CheckpointError, match="file: "):
-        training.load_weights(tmp_path / "file", Dense())
+    with pytest.raises(records.CheckpointError, match="file: "):
+        records.load_weights(tmp_path / "file", Dense())
     # without that metadata it is refused before the tensor is read
-    with pytest.raises(training.CheckpointError, match="float" if kind == "checkpoint" else "not a ministn checkpoint"):
-        training.read_checkpoint(tmp_path / "file")
+    with pytest.raises(records.CheckpointError, match="float" if kind == "checkpoint" else "not a ministn checkpoint"):
+        records.read_checkpoint(tmp_path / "file")
 
 
 def state_of(trainer: training.Trainer) -> tuple[object, ...]:
@@ -396,8 +396,8 @@ def state_of(trainer: training.Trainer) -> tuple[object, ...]:
 def test_a_checkpoint_of_something_else(saved, options, message):
     trainer = make_trainer(**options)
     before = state_of(trainer)
-    with pytest.raises(training.CheckpointError, match=message):
-        training.read_checkpoint(saved).restore(trainer)
+    with pytest.raises(records.CheckpointError, match=message):
+        records.read_checkpoint(saved).restore(trainer)
     assert state_of(trainer) == before
 
 
@@ -419,19 +419,19 @@ def test_a_checkpoint_made_with_other_data(saved, change, message):
     images, labels = make_images(203, 1)
     options = {"labels": labels, "seed": 7, "std": 0.5, "augment": data.random_shift(1)} | change
     trainer.train_loader = data.DataLoader(images, batch_size=32, **options)
-    with pytest.raises(training.CheckpointError, match=message):
-        training.read_checkpoint(saved).restore(trainer)
+    with pytest.raises(records.CheckpointError, match=message):
+        records.read_checkpoint(saved).restore(trainer)
 
 
 def test_a_checkpoint_with_another_schedule(saved):
     trainer = make_trainer()
     trainer.schedule = None
     message = "made with schedule LinearWarmup and CosineAnnealingLR, not with "
-    with pytest.raises(training.CheckpointError, match=message + "none"):
-        training.read_checkpoint(saved).restore(trainer)
+    with pytest.raises(records.CheckpointError, match=message + "none"):
+        records.read_checkpoint(saved).restore(trainer)
     trainer.schedule = optim.StepLR(trainer.optimizer, 5)
-    with pytest.raises(training.CheckpointError, match=message + "StepLR"):
-        training.read_checkpoint(saved).restore(trainer)
+    with pytest.raises(records.CheckpointError, match=message + "StepLR"):
+        records.read_checkpoint(saved).restore(trainer)
 
 
 @pytest.mark.parametrize(
@@ -456,39 +456,39 @@ def test_a_damaged_checkpoint_changes_nothing(saved, change):
     trainer = make_trainer(seed=5)
     trainer.train_step(*next(trainer.train_loader.batches()))
     before = state_of(trainer)
-    with pytest.raises(training.CheckpointError, match=r"checkpoint\.safetensors: "):
-        training.read_checkpoint(saved).restore(trainer)
+    with pytest.raises(records.CheckpointError, match=r"checkpoint\.safetensors: "):
+        records.read_checkpoint(saved).restore(trainer)
     assert state_of(trainer) == before
 
 
 def test_weights_of_another_model(tmp_path):
-    training.save_weights(tmp_path / "w", Dense(hidden=5))
-    with pytest.raises(training.CheckpointError, match=r"expected shape \(16, 63\), got \(5, 63\)"):
-        training.load_weights(tmp_path / "w", Dense())
+    records.save_weights(tmp_path / "w", Dense(hidden=5))
+    with pytest.raises(records.CheckpointError, match=r"expected shape \(16, 63\), got \(5, 63\)"):
+        records.load_weights(tmp_path / "w", Dense())
 
 
 @pytest.mark.parametrize("broken", ["fsync", "replace"])
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, broken):
     path = tmp_path / "file"
-    training.write_atomically(path, b"old")
+    records.write_atomically(path, b"old")
 
     def fail(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, broken, fail)
     with pytest.raises(OSError, match="No space left"):
-        training.write_atomically(path, b"new, and longer")
+        records.write_atomically(path, b"new, and longer")
     assert os.listdir(tmp_path) == ["file"]
     assert path.read_bytes() == b"old"
 
 
 def test_write_csv(tmp_path):
-    training.write_csv(tmp_path / "t.csv", [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": np.float64(0.25)}])
+    records.write_csv(tmp_path / "t.csv", [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": np.float64(0.25)}])
     assert (tmp_path / "t.csv").read_text() == "epoch,loss\n1,0.5\n2,0.25\n"
 
 
 def test_environment_names_versions_and_processor():
-    environment = training.environment()
+    environment = records.environment()
     assert list(environment) == ["python", "ministn", "numpy", "numba", "processor"]
     assert (environment["python"], environment["ministn"]) == (platform.python_version(), ministn.__version__)
     assert environment["numpy"] == np.__version__
@@ -501,4 +501,4 @@ def test_the_processor_where_linux_does_not_name_it(monkeypatch):
 
     monkeypatch.setattr(Path, "read_text", fail)
     monkeypatch.setattr(platform, "processor", lambda: "")
-    assert training.environment()["processor"] == platform.machine()
+    assert records.environment()["processor"] == platform.machine()

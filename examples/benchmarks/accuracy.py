@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import train_mnist
 
-from ministn import training
+from ministn import records
 
 
 def train(model, seed, arguments):
@@ -71,7 +71,7 @@ def main(argv=None):
         for model in args.models:
             if not any((result["model"], result["seed"]) == (model, seed) for result in results):
                 results.append(train(model, seed, rest))
-                training.write_atomically(path, (json.dumps(results, indent=1) + "\n").encode())
+                records.write_atomically(path, (json.dumps(results, indent=1) + "\n").encode())
                 print(table(results), flush=True)
     print(table(results))
 

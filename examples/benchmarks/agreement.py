@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 import ministn
 import ministn.functional as F
-from ministn import Tensor, data, optim, training
+from ministn import Tensor, data, optim, records, training
 from ministn.models import MnistSTN
 
 LEARNING_RATE, BATCH_SIZE = 0.01, 64  # the tutorial's
@@ -307,10 +307,10 @@ def main(argv=None):
         "seed": args.seed,
         "threads": args.threads,
         "data": dataset.name,
-        **training.environment(),
+        **records.environment(),
         "torch": torch.__version__,
     }
-    training.write_atomically(
+    records.write_atomically(
         args.folder / f"agreement-{args.what}.json",
         (json.dumps({"setting": setting, **result}, indent=1) + "\n").encode(),
     )

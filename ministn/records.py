@@ -1,0 +1,294 @@
+"""What a run writes to disk: checkpoints from which it continues bit for bit, weights, tables, and where it ran.
+
+>>> save_checkpoint("checkpoint.safetensors", trainer)  # doctest: +SKIP
+>>> read_checkpoint("checkpoint.safetensors").restore(trainer)  # doctest: +SKIP
+
+Every file is complete or absent: it is written under another name first and then renamed. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from ministn import random
+from ministn.training import Metrics, Trainer
+
+CHECKPOINT_FORMAT = "ministn checkpoint"
+CHECKPOINT_VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A file is no checkpoint, is damaged, or does not fit what it is loaded into."""
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------------
+
+
+def save_checkpoint(path: str | Path, trainer: Trainer, **extra: Any) -> None:
+    """Write everything that a continuation needs to one safetensors file.
+
+    Its tensors are the model's (``model.<name>``) and the optimiser's (``optimizer.<index>.<name>``). All else is JSON
+    in the metadata: epoch, step, metrics so far, history, the random state, the schedule, and what is in `extra`.
+    An existing file is replaced only by a complete new one.
+
+    Parameters
+    ----------
+    path : str or Path
+    trainer : Trainer
+        Between two steps.
+    **extra
+        Anything JSON can hold, returned by `read_checkpoint`: such as the settings of the run.
+    """
+    arrays = {f"model.{name}": tensor.numpy() for name, tensor in trainer.model.state_dict().items()}
+    optimizer = trainer.optimizer.state_dict()
+    numbers: dict[int, dict[str, Any]] = {}
+    for index, slots in optimizer["state"].items():
+        for name, value in slots.items():
+            if isinstance(value, np.ndarray):
+                arrays[f"optimizer.{index}.{name}"] = value
+            else:
+                numbers.setdefault(index, {})[name] = value
+    info = {
+        "made_with": _made_with(trainer),
+        "optimizer_groups": optimizer["param_groups"],
+        "optimizer_numbers": numbers,
+        "schedule_state": None if trainer.schedule is None else trainer.schedule.state_dict(),
+        "random": random.get_state(),
+        "epoch": trainer.epoch,
+        "step": trainer.step,
+        "seconds": trainer.seconds,
+        "metrics": vars(trainer.metrics),
+        "history": trainer.history,
+        "extra": extra,
+    }
+    metadata = {"format": CHECKPOINT_FORMAT, "version": str(CHECKPOINT_VERSION), "info": json.dumps(info)}
+    write_atomically(path, _safetensors(arrays, metadata))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `read_checkpoint` found: ``extra`` as it was saved, and the rest for `restore`."""
+
+    path: Path
+    arrays: dict[str, np.ndarray]
+    info: dict[str, Any]
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        extra: dict[str, Any] = self.info["extra"]
+        return extra
+
+    def restore(self, trainer: Trainer) -> None:
+        """Bring `trainer`, built like the saved one, to where that one was; the random state too.
+
+        Raises
+        ------
+        CheckpointError
+            If the model, the optimiser, the schedule or the data are not those of the checkpoint, or a part of it is
+            missing or damaged. Nothing is changed then.
+        """
+        info = self.info
+        with _checkpoint_errors(self.path):
+            for what, got in _made_with(trainer).items():
+                if info["made_with"][what] != got:
+                    raise ValueError(f"made with {what} {info['made_with'][what]}, not with {got}")
+            epoch, step, seconds = int(info["epoch"]), int(info["step"]), float(info["seconds"])
+            metrics, history = Metrics(**info["metrics"]), [dict(row) for row in info["history"]]
+            if len(history) != epoch or not 0 <= step <= len(trainer.train_loader):
+                raise ValueError(f"epoch {epoch} and step {step} do not fit the history and the data")
+            slots: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in info["optimizer_numbers"].items()}
+            for key, array in self.arrays.items():
+                if key.startswith("optimizer."):
+                    _, index, name = key.split(".", 2)
+                    slots.setdefault(int(index), {})[name] = array
+            weights = {key.removeprefix("model."): a for key, a in self.arrays.items() if key.startswith("model.")}
+            with _all_or_nothing(trainer):
+                trainer.model.load_state_dict(weights)
+                trainer.optimizer.load_state_dict({"state": slots, "param_groups": info["optimizer_groups"]})
+                if trainer.schedule is not None:
+                    trainer.schedule.load_state_dict(info["schedule_state"])
+                random.set_state(info["random"])
+        trainer.epoch, trainer.step, trainer.seconds = epoch, step, seconds
+        trainer.metrics, trainer.history = metrics, history
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a file that `save_checkpoint` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, truncated, or anything else than a checkpoint of this version.
+    """
+    path = Path(path)
+    with _checkpoint_errors(path), safetensors.safe_open(path, framework="numpy") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != CHECKPOINT_FORMAT:
+            raise ValueError("a safetensors file, but not a ministn checkpoint (weights alone, perhaps)")
+        if metadata.get("version") != str(CHECKPOINT_VERSION):
+            raise ValueError(f"expected checkpoint version {CHECKPOINT_VERSION}, got {metadata.get('version')}")
+        info = json.loads(metadata["info"])
+        if not isinstance(info, dict) or not isinstance(info["extra"], dict):
+            raise TypeError("a damaged checkpoint, whose metadata are no JSON objects")
+        return Checkpoint(path, _arrays(file), info)
+
+
+def save_weights(path: str | Path, model: Any) -> None:
+    """Write the model's weights alone, under their own names, which are also those of its PyTorch twin.
+
+    Parameters
+    ----------
+    path : str or Path
+        Replaced, if it exists, only by a complete new file.
+    model : Module
+    """
+    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    write_atomically(path, _safetensors(weights, {"model": type(model).__name__}))
+
+
+def load_weights(path: str | Path, model: Any) -> None:
+    """Read what `save_weights`, or ``safetensors.torch.save_file(model.state_dict(), path)``, wrote, into `model`.
+
+    Parameters
+    ----------
+    path : str or Path
+    model : Module
+        With weights of the names, shapes and dtypes in the file.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, no safetensors file, or does not fit the model, which is left as it was then.
+    """
+    with _checkpoint_errors(path), safetensors.safe_open(path, framework="numpy") as file:
+        model.load_state_dict(_arrays(file))
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Write a file so that, whatever happens, `path` holds either what it held before or all of `content`."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut could leave the new name with no content
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_csv(path: str | Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows with the same keys as comma-separated values with a header, atomically."""
+    lines = [",".join(rows[0])] + [",".join(str(value) for value in row.values()) for row in rows]
+    write_atomically(path, ("\n".join(lines) + "\n").encode())
+
+
+def _safetensors(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
+    # safetensors writes the memory as it is, so it must be in row-major order
+    return safetensors.numpy.save({name: np.array(array, order="C") for name, array in arrays.items()}, metadata)
+
+
+def _arrays(file: Any) -> dict[str, np.ndarray]:
+    return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (the file is no mapping)
+
+
+@contextlib.contextmanager
+def _checkpoint_errors(path: str | Path) -> Iterator[None]:
+    """Whatever a file that is missing, damaged or of something else leads to, as one CheckpointError naming it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file, or none that may be read") from None
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path}: truncated or no safetensors file ({error})") from None
+    except KeyError as error:
+        raise CheckpointError(f"{path}: {error} is missing") from error
+    except (AttributeError, OverflowError, TypeError, ValueError) as error:  # also for a dtype that NumPy lacks
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+@contextlib.contextmanager
+def _all_or_nothing(trainer: Trainer) -> Iterator[None]:
+    """On an error within the block, what the block may have loaded is put back as it was."""
+    weights = {name: tensor.numpy().copy() for name, tensor in trainer.model.state_dict().items()}
+    optimizer, state = trainer.optimizer.state_dict(), random.get_state()
+    schedule = None if trainer.schedule is None else trainer.schedule.state_dict()
+    try:
+        yield
+    except BaseException:
+        trainer.model.load_state_dict(weights)
+        if trainer.schedule is not None:
+            trainer.schedule.load_state_dict(schedule)
+        trainer.optimizer.load_state_dict(optimizer)  # after the schedule, which sets the learning rates
+        random.set_state(state)
+        raise
+
+
+def _made_with(trainer: Trainer) -> dict[str, Any]:
+    """What must be the same in the run that made a checkpoint and in the one that goes on from it."""
+    schedule, schedules = trainer.schedule, []
+    while schedule is not None:
+        schedules.append(type(schedule).__name__)
+        schedule = getattr(schedule, "after", None)
+    loader = trainer.train_loader
+    return {
+        "model": type(trainer.model).__name__,
+        "optimizer": type(trainer.optimizer).__name__,
+        "schedule": " and ".join(schedules) or "none",
+        # which images come in which batch, and how they look
+        "number of images": len(loader.images),
+        "labels (hash)": hashlib.sha256(loader.labels.tobytes()).hexdigest()[:12],
+        "batch_size": loader.batch_size,
+        "shuffle": bool(loader.shuffle),
+        "seed": loader.seed,
+        "drop_last": bool(loader.drop_last),
+        "pixel mean": loader.mean,
+        "pixel standard deviation": loader.std,
+        "augment": loader.augment is not None,
+    }
+
+
+# --- where it ran -------------------------------------------------------------------------------------------------
+
+
+def environment() -> dict[str, str]:
+    """Versions and processor, to be kept beside results.
+
+    Returns
+    -------
+    dict
+        With the keys ``"python"``, ``"ministn"``, ``"numpy"``, ``"numba"`` and ``"processor"``.
+    """
+    import numba
+
+    import ministn
+
+    return {
+        "python": platform.python_version(),
+        "ministn": ministn.__version__,
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "processor": _processor(),
+    }
+
+
+def _processor() -> str:
+    """The processor's name, which Python's own function does not know on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
