@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import ministn
 from ministn.data import ImageDataset, mnist
 
 
@@ -28,3 +29,10 @@ def mnist_folder() -> Path:
 def real_mnist(mnist_folder: Path) -> ImageDataset:
     """Real MNIST, read once for all tests: do not write to it."""
     return mnist.load(mnist_folder)
+
+
+@pytest.fixture
+def more_threads_than_one() -> None:
+    """For tests that compare numbers of threads: with one processor they would compare a thing with itself."""
+    if ministn.get_num_threads() < 2:
+        pytest.skip("this machine has one processor: there are no two numbers of threads to compare")

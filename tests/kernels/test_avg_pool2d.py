@@ -157,6 +157,7 @@ def test_without_padding_the_mean_of_a_constant_is_the_constant(geometry):
     np.testing.assert_allclose(y, 3, rtol=1e-14)  # up to 35 additions and one product, each exact to 1.1e-16
 
 
+@pytest.mark.usefixtures("more_threads_than_one")
 def test_same_bits_for_any_number_of_threads():
     x, g = images((33, 3, 12, 11), np.float32), images((33, 3, 6, 6), np.float32, seed=1)
     before = ministn.get_num_threads()

@@ -205,6 +205,7 @@ def test_strided_and_read_only_inputs():
     np.testing.assert_array_equal(y, expected)
 
 
+@pytest.mark.usefixtures("more_threads_than_one")
 def test_results_do_not_depend_on_the_number_of_threads():
     x, weight, bias = draw((9, 3, 8, 7), (5, 3, 3), np.float32)
     before = get_num_threads()

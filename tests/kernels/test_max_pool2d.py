@@ -158,6 +158,7 @@ def test_adjoint_identity(kernels, geometry):
     assert np.vdot(y, g) == pytest.approx(np.vdot(x, dx), rel=1e-12, abs=1e-12)
 
 
+@pytest.mark.usefixtures("more_threads_than_one")
 def test_same_bits_for_any_number_of_threads():
     x = np.random.default_rng(0).standard_normal((33, 3, 12, 11)).astype(np.float32)
     g = np.random.default_rng(1).standard_normal((33, 3, 6, 6)).astype(np.float32)

@@ -65,7 +65,8 @@ def grid_sample(
     README beside this file.
 
     Values and gradients are those of ``torch.nn.functional.grid_sample``. A NaN in the grid gives NaN in its own output
-    pixel (with ``"border"`` and ``"reflection"``, bilinear and nearest: the first pixel, with gradient 0).
+    pixel where weights depend on it. Where they do not, it is no pixel (nearest with zeros: 0), or it is moved onto the
+    first one, with gradient 0 (bilinear and nearest with ``"border"`` or ``"reflection"``).
 
     Cost: reads T^2 pixels per output pixel and channel, T = 1, 2 or 4. Works in NCHW memory. Results do not depend on
     the number of threads.
