@@ -1,9 +1,12 @@
-"""conv2d, the loops. Memory is batch-last (C, H, W, N): at stride 1 one loop serves a tap for a row of N images.
-One parallel iteration makes: in `_forward` an output row, in `_grad_input` an input row, in `_grad_weight` a tap
-(c, u, v) for all output channels. It writes nothing else: no races, and the same order of sums for any number of
-threads."""
+"""conv2d, the loops: register tiles (see `ministn.kernels.simd`) over shifted rows.
+
+Memory is batch-last, so an output row of OW pixels and N images is one run of K = OW N numbers, and what a tap (c, u, v)
+reads for it is one run of the input: a convolution adds up shifted, weighted rows. One parallel iteration makes: in
+`_forward` an output row of a tile of channels, in `_grad_input` an input row, in `_grad_weight` a tile of weights. It
+writes nothing else: no races, and the same order of sums for any number of threads."""
 # ruff: noqa: E741 (O is the axis of output channels)
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -11,147 +14,201 @@ from numba import njit, prange
 
 from ministn.kernels._layout import batch_last, from_batch_last
 from ministn.kernels.conv2d._shape import output_size
+from ministn.kernels.simd import (
+    Size,
+    add,
+    add_at,
+    add_outer,
+    add_products,
+    add_row_sums,
+    broadcast,
+    keep_from,
+    load,
+    load_at,
+    register_shape,
+    store,
+    zeros,
+)
 
-# Sums may be reordered, and x * y + z fused into one instruction; NaN and infinity keep their meaning.
-_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract"}}
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+
+# A tile of R rows of two registers needs 2 R registers for sums, two for a row that is added, one for a weight. A tile
+# of Q x Q products needs Q Q for sums, Q for one factor and one for the other.
+_REGISTER_BYTES, _REGISTERS = register_shape()
+_TILE_ROWS = [Size(rows) for rows in (5, 6, 8, 10) if 2 * rows + 3 <= _REGISTERS]
+_SIDE, _AREA = (Size(5), Size(25)) if 5 * 5 + 5 + 1 <= _REGISTERS else (Size(3), Size(9))
 
 
 def forward(x, weight, bias, stride, padding, dilation):
     """As `reference.forward`; the result's memory is batch-last."""
-    x = batch_last(x)
-    size = output_size(x.shape[1:3], weight.shape[2:], stride, padding, dilation)
-    y = np.empty((weight.shape[0], *size, x.shape[3]), x.dtype)
-    bias = np.zeros(weight.shape[0], x.dtype) if bias is None else np.ascontiguousarray(bias)
-    _forward(x, np.ascontiguousarray(weight), bias, y, stride, padding, dilation)
-    return from_batch_last(y)
+    N, (OH, OW) = len(x), output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    O, lanes = len(weight), _lanes(x.dtype, 2)
+    images = max(N, -(-len(lanes) // OW))  # a row must fill a vector: images of zeros are added to a tiny batch
+    x = _as_rows(x, stride[1], padding, images)
+    rows, starts = _tile_rows(O), _starts(x.shape, weight.shape[2:], dilation)
+    tiles = _in_tiles(weight.reshape(O, -1), len(rows))
+    biases = np.zeros(len(tiles) * len(rows), x.dtype)
+    if bias is not None:
+        biases[:O] = bias
+    y = np.empty((O, OH, OW * images), x.dtype)
+    _forward(rows, lanes, x.reshape(-1), starts, stride[0] * x[0, 0].size, tiles, biases, y)
+    return from_batch_last(np.ascontiguousarray(y.reshape(O, OH, OW, images)[..., :N]))
 
 
 def backward(grad_output, x, weight, stride, padding, dilation, needs_grad=(True, True, True)):
     """As `reference.backward`; the memory of the gradient for x is batch-last."""
-    g, grad_x, grad_weight = batch_last(grad_output), None, None
+    (N, O, OH, OW), (_, C, KH, KW) = grad_output.shape, weight.shape
+    lanes = _lanes(x.dtype, 2)
+    images = max(N, -(-len(lanes) // OW))
+    g = _as_rows(grad_output, 1, (0, 0), images).reshape(O, OH, OW * images)
+    grad_x = grad_weight = grad_bias = None
     if needs_grad[0]:
-        dx = np.zeros((*x.shape[1:], x.shape[0]), x.dtype)
-        _grad_input(g, np.ascontiguousarray(weight), dx, stride, padding, dilation)
-        grad_x = from_batch_last(dx)
-    if needs_grad[1]:
-        grad_weight = np.empty(weight.shape, x.dtype)
-        _grad_weight(g, batch_last(x), grad_weight, stride, padding, dilation)
-    grad_bias = g.sum(axis=(1, 2, 3)) if any(needs_grad[2:]) else None
+        dx = np.zeros(_rows_shape((images, *x.shape[1:]), stride[1], (0, padding[1])), x.dtype)
+        rows, targets = _tile_rows(C * KW), _starts(dx.shape, (1, KW), dilation)
+        tiles = _in_tiles(weight.transpose(1, 3, 2, 0).reshape(C * KW, KH * O), len(rows))
+        output_rows = _output_rows(x.shape[2], OH, KH, stride[0], padding[0], dilation[0])
+        _grad_input(rows, lanes, g, tiles, targets, output_rows, dx.reshape(C, x.shape[2], -1))
+        grad_x = from_batch_last(_from_rows(dx, x.shape, padding[1]))
+    if any(needs_grad[1:]):
+        x = _as_rows(x, stride[1], padding, images)
+        channels = _whole_tiles(np.arange(O) * g[0].size)
+        starts = _whole_tiles(_starts(x.shape, (KH, KW), dilation)[: None if needs_grad[1] else 0])
+        sums = np.zeros((len(channels) // len(_SIDE), len(starts) // len(_SIDE), len(_SIDE), len(_SIDE)), x.dtype)
+        bias_sums = np.zeros(len(channels), x.dtype)
+        row_step = stride[0] * x[0, 0].size
+        _grad_weight(_SIDE, _AREA, _lanes(x.dtype, 1), g, channels, x.reshape(-1), starts, row_step, sums, bias_sums)
+        if needs_grad[1]:
+            matrix = sums.swapaxes(1, 2).reshape(len(channels), len(starts))
+            grad_weight = matrix[:O, : C * KH * KW].reshape(weight.shape)
+        if any(needs_grad[2:]):
+            grad_bias = bias_sums[:O]
     return grad_x, grad_weight, grad_bias
 
 
+# --- the loops --------------------------------------------------------------------------------------------------------
+
+
 @njit(parallel=True, **_OPTIONS)
-def _forward(x, w, b, y, stride, padding, dilation):
-    """y[o, i, j] = b[o] + sum over v, c, u of w[o, c, u, v] x[c, p, q]
-    where p = i s_h - P_h + u d_h and q = j s_w - P_w + v d_w"""
-    (C, H, W, N), (O, OH, OW, _), (KH, KW) = x.shape, y.shape, w.shape[2:]
-    pixels = x.reshape(x.size)
-    for item in prange(O * OH):
-        o, i = item // OH, item % OH
-        row = y[o, i].reshape(OW * N)
-        row.fill(b[o])
-        weights, starts = np.empty(C * KH, x.dtype), np.empty(C * KH, np.int64)
-        for v in range(KW):
-            # Tap v meets the image from output column j, input column q on. A run is what follows without a gap: the
-            # whole row if the stride is 1, else one column. `starts` are flat indices of each tap's first pixel.
-            j, q, runs, length = _runs(v, W, OW, N, stride[1], padding[1], dilation[1])
-            taps = 0  # those of filter column v that fall on a row of the image
-            for c in range(C):
+def _forward(rows, lanes, x, starts, row_step, w, b, y):
+    """y[o, i, k] = b[o] + sum over t of w[o, t] x[starts[t] + i row_step + k]"""
+    (O, OH, K), (tiles, T, _) = y.shape, w.shape
+    for item in prange(tiles * OH):
+        tile, i = item // OH, item % OH
+        o = tile * len(rows)
+        for block in range(0, K, len(lanes)):
+            k = min(block, K - len(lanes))  # the last block may do again what the one before did
+            sums = broadcast(rows, lanes, b, o)
+            for t in range(T):
+                sums = add_outer(sums, w, (tile * T + t) * len(rows), load(lanes, x, starts[t] + i * row_step + k))
+            store(sums, O - o, y, (o * OH + i) * K + k, OH * K)
+
+
+@njit(parallel=True, **_OPTIONS)
+def _grad_input(rows, lanes, g, w, targets, output_rows, dx):
+    """dx[p, targets[m] + k] += sum over u, o of w[o, u, m] g[o, i, k], m = (c, v), i the output row whose tap u is p"""
+    (O, OH, K), (H, KH), M = g.shape, output_rows.shape, targets.size
+    for p in prange(H):
+        for m in range(0, M, len(rows)):
+            for block in range(0, K, len(lanes)):
+                k = min(block, K - len(lanes))
+                sums = zeros(rows, lanes, g)
                 for u in range(KH):
-                    p = i * stride[0] - padding[0] + u * dilation[0]
-                    if 0 <= p < H:
-                        weights[taps], starts[taps] = w[o, c, u, v], ((c * H + p) * W + q) * N
-                        taps += 1
-            for r in range(runs):
-                _add_weighted(row[(j + r) * N :][:length], pixels[r * stride[1] * N :], weights, starts, taps)
+                    i = output_rows[p, u]
+                    if i >= 0:
+                        for o in range(O):
+                            column = m * KH * O + (u * O + o) * len(rows)
+                            sums = add_outer(sums, w, column, load(lanes, g, (o * OH + i) * K + k))
+                add_at(keep_from(sums, block - k), M - m, dx, p * dx.shape[2] + k, targets, m)
 
 
 @njit(parallel=True, **_OPTIONS)
-def _grad_input(g, w, dx, stride, padding, dilation):
-    """dx[c, p, q] = sum over v, u, o of w[o, c, u, v] g[o, i, j]
-    where p = i s_h - P_h + u d_h and q = j s_w - P_w + v d_w"""
-    (C, H, W, N), (O, OH, OW, _), (KH, KW) = dx.shape, g.shape, w.shape[2:]
-    gradients = g.reshape(g.size)
-    for item in prange(C * H):
-        c, p = item // H, item % H
-        row = dx[c, p].reshape(W * N)
-        weights, starts = np.empty(KH * O, g.dtype), np.empty(KH * O, np.int64)
-        for v in range(KW):
-            # The same runs, read from g and added to x's row: `starts` are flat indices of each tap's first g.
-            j, q, runs, length = _runs(v, W, OW, N, stride[1], padding[1], dilation[1])
-            taps = 0  # those of filter column v through which an output row i read this input row
-            for u in range(KH):
-                i, between = divmod(p + padding[0] - u * dilation[0], stride[0])
-                if between == 0 and 0 <= i < OH:
-                    for o in range(O):
-                        weights[taps], starts[taps] = w[o, c, u, v], ((o * OH + i) * OW + j) * N
-                        taps += 1
-            for r in range(runs):
-                _add_weighted(row[(q + r * stride[1]) * N :][:length], gradients[r * N :], weights, starts, taps)
-
-
-@njit(parallel=True, **_OPTIONS)
-def _grad_weight(g, x, dw, stride, padding, dilation):
-    """dw[o, c, u, v] = sum over i, j of g[o, i, j] x[c, p, q]
-    where p = i s_h - P_h + u d_h and q = j s_w - P_w + v d_w"""
-    (C, H, W, N), (O, OH, OW, _), (KH, KW) = x.shape, g.shape, dw.shape[2:]
-    pixels, gradients = x.reshape(x.size), g.reshape(g.size)
-    for item in prange(C * KH * KW):
-        c, u, v = item // (KH * KW), item // KW % KH, item % KW
-        j, q, runs, length = _runs(v, W, OW, N, stride[1], padding[1], dilation[1])
-        sums = np.zeros(O, x.dtype)
+def _grad_weight(side, area, lanes, g, channels, x, starts, row_step, dw, db):
+    """dw[o, t] = sum over i, k of g[channels[o] + i K + k] x[starts[t] + i row_step + k], db[o] the same without x"""
+    (_, OH, K), (_, tiles, _, _) = g.shape, dw.shape
+    for item in prange(len(dw) * (tiles + 1)):
+        o, tile = item // (tiles + 1) * len(side), item % (tiles + 1)
+        products, sums = zeros(area, lanes, g), zeros(side, lanes, g)
         for i in range(OH):
-            p = i * stride[0] - padding[0] + u * dilation[0]
-            if 0 <= p < H:
-                for r in range(runs):
-                    run = pixels[((c * H + p) * W + q + r * stride[1]) * N :][:length]
-                    _add_products(sums, run, gradients[(i * OW + j + r) * N :], OH * OW * N)
-        dw[:, c, u, v] = sums
+            for block in range(0, K, len(lanes)):
+                k = min(block, K - len(lanes))
+                gradients = keep_from(load_at(side, lanes, g, i * K + k, channels, o), block - k)
+                if tile < tiles:
+                    shifted = load_at(side, lanes, x, i * row_step + k, starts, tile * len(side))
+                    products = add_products(products, gradients, shifted)
+                else:
+                    sums = add(sums, gradients)
+        if tile < tiles:
+            add_row_sums(products, dw, (item - item // (tiles + 1)) * len(area))
+        else:
+            add_row_sums(sums, db, o)
 
 
-@njit(**_OPTIONS)
-def _runs(v, W, OW, N, stride, padding, dilation):
-    """Output column j and input column q where tap v first lies in the image; how many runs follow, and their length
-    in numbers, N to a column."""
-    offset = v * dilation - padding
-    j = max(0, -(offset // stride))
-    columns = max(0, min(OW, (W - 1 - offset) // stride + 1) - j)
-    runs, length = (1, columns * N) if stride == 1 else (columns, N)
-    return j, j * stride + offset, runs, length
+# --- rows, and where taps are in them ---------------------------------------------------------------------------------
 
 
-@njit(**_OPTIONS)
-def _add_weighted(to, source, weights, starts, taps):
-    """to[k] += sum over t of weights[t] source[starts[t] + k]; four taps share a load and a store of `to`."""
-    length = to.size
-    for t in range(0, taps - 3, 4):
-        w0, w1, w2, w3 = weights[t], weights[t + 1], weights[t + 2], weights[t + 3]
-        x0, x1 = source[starts[t] :][:length], source[starts[t + 1] :][:length]
-        x2, x3 = source[starts[t + 2] :][:length], source[starts[t + 3] :][:length]
-        for k in range(length):
-            to[k] += w0 * x0[k] + w1 * x1[k] + w2 * x2[k] + w3 * x3[k]
-    for t in range(taps // 4 * 4, taps):
-        w0, x0 = weights[t], source[starts[t] :][:length]
-        for k in range(length):
-            to[k] += w0 * x0[k]
+def _rows_shape(shape, stride, padding):
+    """(C, H, stride, W, N): rows of a padded image, cut into `stride` parts, column q in part q % stride."""
+    N, C, H, W = shape
+    return C, H + 2 * padding[0], stride, -(-(W + 2 * padding[1]) // stride), N
 
 
-@njit(**_OPTIONS)
-def _add_products(sums, x, g, step):
-    """sums[o] += sum over k of x[k] g[o step + k]; four channels share a load of x."""
-    length = x.size
-    for o in range(0, sums.size - 3, 4):
-        g0, g1 = g[o * step :][:length], g[(o + 1) * step :][:length]
-        g2, g3 = g[(o + 2) * step :][:length], g[(o + 3) * step :][:length]
-        s0, s1, s2, s3 = sums[o], sums[o + 1], sums[o + 2], sums[o + 3]
-        for k in range(length):
-            s0 += x[k] * g0[k]
-            s1 += x[k] * g1[k]
-            s2 += x[k] * g2[k]
-            s3 += x[k] * g3[k]
-        sums[o], sums[o + 1], sums[o + 2], sums[o + 3] = s0, s1, s2, s3
-    for o in range(sums.size // 4 * 4, sums.size):
-        s0, g0 = sums[o], g[o * step :][:length]
-        for k in range(length):
-            s0 += x[k] * g0[k]
-        sums[o] = s0
+def _as_rows(x, stride, padding, images):
+    """The batch x with zeros around each image, and zero images up to `images`, in the layout of `_rows_shape`."""
+    N, C, H, W = x.shape
+    shape = _rows_shape((images, C, H, W), stride, padding)
+    if shape == (C, H, 1, W, N):
+        return batch_last(x).reshape(shape)
+    C, rows, _, columns, _ = shape
+    padded = np.zeros((C, rows, columns * stride, images), x.dtype)
+    padded[:, padding[0] : padding[0] + H, padding[1] : padding[1] + W, :N] = np.moveaxis(x, 0, -1)
+    return np.ascontiguousarray(padded.reshape(C, rows, columns, stride, images).swapaxes(2, 3))
+
+
+def _from_rows(rows, shape, left):
+    """The batch of `shape` in rows that have `left` columns of zeros before it, as (C, H, W, N)."""
+    (C, H, stride, columns, images), (N, _, _, W) = rows.shape, shape
+    padded = rows.swapaxes(2, 3).reshape(C, H, columns * stride, images)
+    return np.ascontiguousarray(padded[:, :, left : left + W, :N])
+
+
+@functools.lru_cache(maxsize=256)
+def _starts(shape, kernel, dilation):
+    """For each tap (c, u, v) the flat index of the first number that it reads, in rows of `shape`."""
+    (C, H, stride, W, N), (KH, KW) = shape, kernel
+    c, u, v = np.ogrid[:C, :KH, :KW]
+    column, part = np.divmod(v * dilation[1], stride)
+    return ((((c * H + u * dilation[0]) * stride + part) * W + column) * N).reshape(-1)
+
+
+@functools.lru_cache(maxsize=256)
+def _output_rows(H, OH, KH, stride, padding, dilation):
+    """[p, u]: the output row whose tap row u lies on input row p, or -1."""
+    i, between = np.divmod(np.arange(H)[:, None] + padding - dilation * np.arange(KH), stride)
+    return np.where((between == 0) & (i >= 0) & (i < OH), i, -1)
+
+
+# --- tiles ------------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _lanes(dtype, registers):
+    return Size(registers * _REGISTER_BYTES // dtype.itemsize)
+
+
+@functools.cache
+def _tile_rows(count):
+    """The tile height that covers `count` rows with the fewest left over; of equals the highest."""
+    return min(_TILE_ROWS, key=lambda rows: (-(-count // len(rows)) * len(rows), -len(rows)))
+
+
+def _in_tiles(matrix, rows):
+    """(M, T) as (tiles, T, rows): a tile's numbers for one t are neighbours. Rows that are missing are 0."""
+    M, T = matrix.shape
+    whole = np.zeros((-(-M // rows) * rows, T), matrix.dtype)
+    whole[:M] = matrix
+    return np.ascontiguousarray(whole.reshape(-1, rows, T).swapaxes(1, 2))
+
+
+def _whole_tiles(offsets):
+    """The offsets, the last one repeated until tiles of height _SIDE are full."""
+    return np.pad(offsets, (0, -len(offsets) % len(_SIDE)), mode="edge")

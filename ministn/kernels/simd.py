@@ -1,0 +1,359 @@
+"""Register tiles: the few operations on which the fast loops rest, as Numba intrinsics.
+
+A processor core multiplies and adds fastest when all it works on is in its registers. Each register is a *vector* of
+some lanes, floats that one instruction works on at once. A **tile** is R vectors of L lanes, R x L numbers that stay in
+registers while a loop adds to them, and go to memory once at its end:
+
+    tile = zeros(rows, lanes, x)                        # R x L sums, in registers
+    for t in range(taps):
+        tile = add_outer(tile, w, t * R, load(lanes, x, start[t]))   # tile[r, l] += w[t R + r] x[start[t] + l]
+    store(tile, ...)
+
+Here one load of L numbers of x serves R multiplications of each, and a weight serves L. A plain loop loads and stores
+a sum for each product; it waits for memory, not for arithmetic.
+
+Nothing here names an instruction set. LLVM, which compiles for Numba, knows vectors of any length and cuts them into
+the registers that there are; `register_shape` says which, so that a tile can be chosen to fit.
+
+* Sizes must be known to the compiler: pass a `Size`, whose value is part of its Numba type; ``len(size)`` in a loop is
+  a constant.
+* Arrays are flat, C-contiguous, of float32 or float64; ``a[i]`` means the i-th number in memory. **No index is
+  checked.**
+* A product and the sum it is added to may be fused into one instruction (rounded once). Nothing else is reordered,
+  so NaN and infinity keep their meaning, and the order of sums is the one written in the loop.
+
+Numba's disk cache looks only at the file of the function that it caches. The type of a `Size` carries a digest of this
+file, so that a kernel compiled with other intrinsics than these is never taken from the cache.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core.registry import cpu_target
+from numba.extending import NativeValue, intrinsic, models, overload, register_model, unbox
+
+_DIGEST = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+
+
+def register_shape() -> tuple[int, int]:
+    """Bytes in a vector register of the processor Numba compiles for, and how many such registers it has."""
+    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
+    enabled = set(features.split(","))
+    if "+avx512f" in enabled:
+        return 64, 32
+    if "+avx" in enabled:
+        return 32, 16
+    return 16, 32 if triple.startswith(("aarch64", "arm64")) else 16
+
+
+# --- sizes and tiles as Numba types -----------------------------------------------------------------------------------
+
+
+class SizeType(types.Type):
+    """The type of one `Size`: the value is part of it."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+        super().__init__(f"Size({value}, {_DIGEST})")
+
+
+class Size:
+    """An integer that a compiled function knows when it is compiled: ``Size(8)`` as argument, ``len(it)`` inside."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+        self._numba_type_ = _size_type(value)
+
+    def __len__(self) -> int:
+        return self.value
+
+
+@functools.cache
+def _size_type(value: int) -> SizeType:
+    return SizeType(value)
+
+
+register_model(SizeType)(models.OpaqueModel)
+
+
+@unbox(SizeType)
+def _unbox_size(typ: Any, value: Any, c: Any) -> NativeValue:
+    return NativeValue(c.context.get_dummy_value())
+
+
+@overload(len)
+def _len_of_size(size):  # without annotations: Numba compares the two signatures
+    if isinstance(size, SizeType):
+        value = size.value
+        return lambda size: value
+    return None
+
+
+class TileType(types.Type):
+    """R x L numbers of a dtype, held in registers."""
+
+    def __init__(self, dtype: types.Type, rows: int, lanes: int) -> None:
+        self.dtype, self.rows, self.lanes = dtype, rows, lanes
+        super().__init__(f"Tile({dtype}, {rows}, {lanes})")
+
+    @property
+    def vector(self) -> ir.VectorType:
+        """A row of the tile, as LLVM calls it."""
+        return ir.VectorType(ir.FloatType() if self.dtype == types.float32 else ir.DoubleType(), self.lanes)
+
+
+@register_model(TileType)
+class _TileModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, tile: TileType) -> None:
+        super().__init__(manager, tile, ir.ArrayType(tile.vector, tile.rows))
+
+
+# --- making tiles -----------------------------------------------------------------------------------------------------
+# Each intrinsic gets the types of its arguments and answers with its signature and a function that writes LLVM's code.
+
+
+@intrinsic
+def zeros(typing: Any, rows: Any, lanes: Any, like: Any) -> Any:
+    """tile[r, l] = 0, in the dtype of the array `like`."""
+    tile = TileType(like.dtype, rows.value, lanes.value)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return ir.Constant(context.get_value_type(tile), None)
+
+    return tile(rows, lanes, like), generate
+
+
+@intrinsic
+def broadcast(typing: Any, rows: Any, lanes: Any, a: Any, i: Any) -> Any:
+    """tile[r, l] = a[i + r]"""
+    tile = TileType(a.dtype, rows.value, lanes.value)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first = _address(context, builder, signature, arguments, 2, 3)
+        return _tile(builder, tile, (_splat(builder, builder.load(_next(builder, first, r)), tile) for r in _rows(tile)))
+
+    return tile(rows, lanes, a, i), generate
+
+
+@intrinsic
+def load(typing: Any, lanes: Any, a: Any, i: Any) -> Any:
+    """tile[0, l] = a[i + l]"""
+    tile = TileType(a.dtype, 1, lanes.value)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _tile(builder, tile, [_load(builder, _address(context, builder, signature, arguments, 1, 2), tile)])
+
+    return tile(lanes, a, i), generate
+
+
+@intrinsic
+def load_at(typing: Any, rows: Any, lanes: Any, a: Any, i: Any, offsets: Any, m: Any) -> Any:
+    """tile[r, l] = a[i + offsets[m + r] + l]"""
+    tile = TileType(a.dtype, rows.value, lanes.value)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first = _address(context, builder, signature, arguments, 2, 3)
+        offset = _address(context, builder, signature, arguments, 4, 5)
+        starts = (builder.gep(first, [builder.load(_next(builder, offset, r))]) for r in _rows(tile))
+        return _tile(builder, tile, (_load(builder, start, tile) for start in starts))
+
+    return tile(rows, lanes, a, i, offsets, m), generate
+
+
+@intrinsic
+def keep_from(typing: Any, tile: Any, lane: Any) -> Any:
+    """tile[r, l] if l >= lane, else 0: for a last block that reaches back over numbers that were counted already."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, lane = arguments
+        index = ir.VectorType(_I64, tile.lanes)
+        lane = _splat_as(builder, context.cast(builder, lane, signature.args[1], types.intp), index)
+        kept = builder.icmp_signed(">=", ir.Constant(index, list(range(tile.lanes))), lane)
+        nothing = ir.Constant(tile.vector, None)
+        rows = (builder.select(kept, builder.extract_value(value, r), nothing) for r in _rows(tile))
+        return _tile(builder, tile, rows)
+
+    return tile(tile, lane), generate
+
+
+# --- adding to tiles --------------------------------------------------------------------------------------------------
+
+
+@intrinsic
+def add(typing: Any, tile: Any, other: Any) -> Any:
+    """tile[r, l] + other[r, l]"""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        left, right = arguments
+        rows = (builder.fadd(builder.extract_value(left, r), builder.extract_value(right, r)) for r in _rows(tile))
+        return _tile(builder, tile, rows)
+
+    return tile(tile, other), generate
+
+
+@intrinsic
+def add_outer(typing: Any, tile: Any, a: Any, i: Any, vector: Any) -> Any:
+    """tile[r, l] + a[i + r] vector[0, l]: a column of numbers times a row of them."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        sums, vector = arguments[0], builder.extract_value(arguments[3], 0)
+        first = _address(context, builder, signature, arguments, 1, 2)
+        rows = (
+            _multiply_add(
+                builder,
+                _splat(builder, builder.load(_next(builder, first, r)), tile),
+                vector,
+                builder.extract_value(sums, r),
+            )
+            for r in _rows(tile)
+        )
+        return _tile(builder, tile, rows)
+
+    return tile(tile, a, i, vector), generate
+
+
+@intrinsic
+def add_products(typing: Any, tile: Any, p: Any, q: Any) -> Any:
+    """tile[r Q + s, l] + p[r, l] q[s, l] for the P rows of p and the Q rows of q: each with each, lane by lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        sums, left, right = arguments
+        rows = (
+            _multiply_add(
+                builder,
+                builder.extract_value(left, r),
+                builder.extract_value(right, s),
+                builder.extract_value(sums, r * q.rows + s),
+            )
+            for r in _rows(p)
+            for s in _rows(q)
+        )
+        return _tile(builder, tile, rows)
+
+    return tile(tile, p, q), generate
+
+
+# --- tiles back to memory ---------------------------------------------------------------------------------------------
+
+
+@intrinsic
+def store(typing: Any, tile: Any, count: Any, a: Any, i: Any, step: Any) -> Any:
+    """a[i + r step + l] = tile[r, l] for the first `count` rows."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first = _address(context, builder, signature, arguments, 2, 3)
+        step = context.cast(builder, arguments[4], signature.args[4], types.intp)
+        for r, row in _first_rows(context, builder, signature, arguments):
+            _store(builder, row, builder.gep(first, [builder.mul(step, _integer(r))]), tile)
+        return context.get_dummy_value()
+
+    return types.void(tile, count, a, i, step), generate
+
+
+@intrinsic
+def add_at(typing: Any, tile: Any, count: Any, a: Any, i: Any, offsets: Any, m: Any) -> Any:
+    """a[i + offsets[m + r] + l] += tile[r, l] for the first `count` rows, one after the other: they may overlap."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first = _address(context, builder, signature, arguments, 2, 3)
+        offset = _address(context, builder, signature, arguments, 4, 5)
+        for r, row in _first_rows(context, builder, signature, arguments):
+            place = builder.gep(first, [builder.load(_next(builder, offset, r))])
+            _store(builder, builder.fadd(_load(builder, place, tile), row), place, tile)
+        return context.get_dummy_value()
+
+    return types.void(tile, count, a, i, offsets, m), generate
+
+
+@intrinsic
+def add_row_sums(typing: Any, tile: Any, a: Any, i: Any) -> Any:
+    """a[i + r] += sum over l of tile[r, l], added in pairs."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first = _address(context, builder, signature, arguments, 1, 2)
+        for r in _rows(tile):
+            place = _next(builder, first, r)
+            row = builder.extract_value(arguments[0], r)
+            builder.store(builder.fadd(builder.load(place), _sum_of_lanes(builder, row, tile.lanes)), place)
+        return context.get_dummy_value()
+
+    return types.void(tile, a, i), generate
+
+
+# --- what they are written with ---------------------------------------------------------------------------------------
+
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+
+
+def _integer(value: int) -> ir.Constant:
+    return ir.Constant(_I64, value)
+
+
+def _rows(tile: TileType) -> range:
+    return range(tile.rows)
+
+
+def _tile(builder: Any, tile: TileType, rows: Any) -> Any:
+    """The tile of these rows."""
+    value = ir.Constant(ir.ArrayType(tile.vector, tile.rows), ir.Undefined)
+    for r, row in enumerate(rows):
+        value = builder.insert_value(value, row, r)
+    return value
+
+
+def _first_rows(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """r and row r of the tile, argument 0; the code written for each is skipped if r >= count, argument 1."""
+    count = context.cast(builder, arguments[1], signature.args[1], types.intp)
+    for r in _rows(signature.args[0]):
+        with builder.if_then(builder.icmp_signed("<", _integer(r), count)):
+            yield r, builder.extract_value(arguments[0], r)
+
+
+def _address(context: Any, builder: Any, signature: Any, arguments: Any, array: int, index: int) -> Any:
+    """Where number arguments[index] of the array arguments[array] is."""
+    data = context.make_array(signature.args[array])(context, builder, arguments[array]).data
+    return builder.gep(data, [context.cast(builder, arguments[index], signature.args[index], types.intp)])
+
+
+def _next(builder: Any, address: Any, count: int) -> Any:
+    """The address `count` numbers further."""
+    return builder.gep(address, [_integer(count)])
+
+
+def _load(builder: Any, address: Any, tile: TileType) -> Any:
+    # Aligned like one number, not like a vector: a row may begin anywhere.
+    return builder.load(builder.bitcast(address, tile.vector.as_pointer()), align=tile.dtype.bitwidth // 8)
+
+
+def _store(builder: Any, row: Any, address: Any, tile: TileType) -> None:
+    builder.store(row, builder.bitcast(address, tile.vector.as_pointer()), align=tile.dtype.bitwidth // 8)
+
+
+def _splat(builder: Any, number: Any, tile: TileType) -> Any:
+    """The number in every lane."""
+    return _splat_as(builder, number, tile.vector)
+
+
+def _splat_as(builder: Any, number: Any, vector: ir.VectorType) -> Any:
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, number, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, vector.count), [0] * vector.count))
+
+
+def _multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
+    return builder.fadd(builder.fmul(x, y, flags=("contract",)), z, flags=("contract",))
+
+
+def _sum_of_lanes(builder: Any, row: Any, lanes: int) -> Any:
+    """Halves added to halves until one number is left; `lanes` is a power of two."""
+    while lanes > 1:
+        lanes //= 2
+        left, right = (ir.Constant(ir.VectorType(_I32, lanes), list(range(at, at + lanes))) for at in (0, lanes))
+        row = builder.fadd(builder.shuffle_vector(row, row, left), builder.shuffle_vector(row, row, right))
+    return builder.extract_element(row, ir.Constant(_I32, 0))
