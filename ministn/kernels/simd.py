@@ -98,7 +98,7 @@ def _len_of_size(size):  # without annotations: Numba compares the two signature
 class TileType(types.Type):
     """R x L numbers of a dtype, held in registers."""
 
-    def __init__(self, dtype: types.Type, rows: int, lanes: int) -> None:
+    def __init__(self, dtype: types.Float, rows: int, lanes: int) -> None:
         self.dtype, self.rows, self.lanes = dtype, rows, lanes
         super().__init__(f"Tile({dtype}, {rows}, {lanes})")
 
@@ -136,7 +136,9 @@ def broadcast(typing: Any, rows: Any, lanes: Any, a: Any, i: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         first = _address(context, builder, signature, arguments, 2, 3)
-        return _tile(builder, tile, (_splat(builder, builder.load(_next(builder, first, r)), tile) for r in _rows(tile)))
+        return _tile(
+            builder, tile, (_splat(builder, builder.load(_next(builder, first, r)), tile) for r in _rows(tile))
+        )
 
     return tile(rows, lanes, a, i), generate
 

@@ -1,8 +1,8 @@
 """conv2d, the loops: register tiles (see `ministn.kernels.simd`) over shifted rows.
 
-Memory is batch-last, so an output row of OW pixels and N images is one run of K = OW N numbers, and what a tap (c, u, v)
-reads for it is one run of the input: a convolution adds up shifted, weighted rows. One parallel iteration makes: in
-`_forward` an output row of a tile of channels, in `_grad_input` an input row, in `_grad_weight` a tile of weights. It
+Memory is batch-last: an output row of OW pixels and N images is one run of K = OW N numbers, and what a tap (c, u, v)
+reads for it is one run of the input. A convolution adds up shifted, weighted rows. One parallel iteration makes, in
+`_forward`, an output row of a tile of channels, in `_grad_input` an input row, in `_grad_weight` a tile of weights. It
 writes nothing else: no races, and the same order of sums for any number of threads."""
 # ruff: noqa: E741 (O is the axis of output channels)
 
@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from ministn.kernels._layout import batch_last, from_batch_last
+from ministn.kernels._layout import from_batch_last
+from ministn.kernels.conv2d._rows import as_rows, from_rows, in_tiles, reading_rows, rows_shape, tap_starts
 from ministn.kernels.conv2d._shape import output_size
 from ministn.kernels.simd import (
     Size,
@@ -36,7 +37,7 @@ _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"
 # of Q x Q products needs Q Q for sums, Q for one factor and one for the other.
 _REGISTER_BYTES, _REGISTERS = register_shape()
 _TILE_ROWS = [Size(rows) for rows in (5, 6, 8, 10) if 2 * rows + 3 <= _REGISTERS]
-_SIDE, _AREA = (Size(5), Size(25)) if 5 * 5 + 5 + 1 <= _REGISTERS else (Size(3), Size(9))
+_SIDE, _AREA = (Size(5), Size(25)) if _REGISTERS >= 5 * 5 + 5 + 1 else (Size(3), Size(9))
 
 
 def forward(x, weight, bias, stride, padding, dilation):
@@ -44,9 +45,9 @@ def forward(x, weight, bias, stride, padding, dilation):
     N, (OH, OW) = len(x), output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
     O, lanes = len(weight), _lanes(x.dtype, 2)
     images = max(N, -(-len(lanes) // OW))  # a row must fill a vector: images of zeros are added to a tiny batch
-    x = _as_rows(x, stride[1], padding, images)
-    rows, starts = _tile_rows(O), _starts(x.shape, weight.shape[2:], dilation)
-    tiles = _in_tiles(weight.reshape(O, -1), len(rows))
+    x = as_rows(x, stride[1], padding, images)
+    rows, starts = _tile_rows(O), tap_starts(x.shape, weight.shape[2:], dilation)
+    tiles = in_tiles(weight.reshape(O, -1), len(rows))
     biases = np.zeros(len(tiles) * len(rows), x.dtype)
     if bias is not None:
         biases[:O] = bias
@@ -60,19 +61,19 @@ def backward(grad_output, x, weight, stride, padding, dilation, needs_grad=(True
     (N, O, OH, OW), (_, C, KH, KW) = grad_output.shape, weight.shape
     lanes = _lanes(x.dtype, 2)
     images = max(N, -(-len(lanes) // OW))
-    g = _as_rows(grad_output, 1, (0, 0), images).reshape(O, OH, OW * images)
+    g = as_rows(grad_output, 1, (0, 0), images).reshape(O, OH, OW * images)
     grad_x = grad_weight = grad_bias = None
     if needs_grad[0]:
-        dx = np.zeros(_rows_shape((images, *x.shape[1:]), stride[1], (0, padding[1])), x.dtype)
-        rows, targets = _tile_rows(C * KW), _starts(dx.shape, (1, KW), dilation)
-        tiles = _in_tiles(weight.transpose(1, 3, 2, 0).reshape(C * KW, KH * O), len(rows))
-        output_rows = _output_rows(x.shape[2], OH, KH, stride[0], padding[0], dilation[0])
+        dx = np.zeros(rows_shape((images, *x.shape[1:]), stride[1], (0, padding[1])), x.dtype)
+        rows, targets = _tile_rows(C * KW), tap_starts(dx.shape, (1, KW), dilation)
+        tiles = in_tiles(weight.transpose(1, 3, 2, 0).reshape(C * KW, KH * O), len(rows))
+        output_rows = reading_rows(x.shape[2], OH, KH, stride[0], padding[0], dilation[0])
         _grad_input(rows, lanes, g, tiles, targets, output_rows, dx.reshape(C, x.shape[2], -1))
-        grad_x = from_batch_last(_from_rows(dx, x.shape, padding[1]))
+        grad_x = from_batch_last(from_rows(dx, x.shape, padding[1]))
     if any(needs_grad[1:]):
-        x = _as_rows(x, stride[1], padding, images)
+        x = as_rows(x, stride[1], padding, images)
         channels = _whole_tiles(np.arange(O) * g[0].size)
-        starts = _whole_tiles(_starts(x.shape, (KH, KW), dilation)[: None if needs_grad[1] else 0])
+        starts = _whole_tiles(tap_starts(x.shape, (KH, KW), dilation)[: None if needs_grad[1] else 0])
         sums = np.zeros((len(channels) // len(_SIDE), len(starts) // len(_SIDE), len(_SIDE), len(_SIDE)), x.dtype)
         bias_sums = np.zeros(len(channels), x.dtype)
         row_step = stride[0] * x[0, 0].size
@@ -143,50 +144,6 @@ def _grad_weight(side, area, lanes, g, channels, x, starts, row_step, dw, db):
             add_row_sums(sums, db, o)
 
 
-# --- rows, and where taps are in them ---------------------------------------------------------------------------------
-
-
-def _rows_shape(shape, stride, padding):
-    """(C, H, stride, W, N): rows of a padded image, cut into `stride` parts, column q in part q % stride."""
-    N, C, H, W = shape
-    return C, H + 2 * padding[0], stride, -(-(W + 2 * padding[1]) // stride), N
-
-
-def _as_rows(x, stride, padding, images):
-    """The batch x with zeros around each image, and zero images up to `images`, in the layout of `_rows_shape`."""
-    N, C, H, W = x.shape
-    shape = _rows_shape((images, C, H, W), stride, padding)
-    if shape == (C, H, 1, W, N):
-        return batch_last(x).reshape(shape)
-    C, rows, _, columns, _ = shape
-    padded = np.zeros((C, rows, columns * stride, images), x.dtype)
-    padded[:, padding[0] : padding[0] + H, padding[1] : padding[1] + W, :N] = np.moveaxis(x, 0, -1)
-    return np.ascontiguousarray(padded.reshape(C, rows, columns, stride, images).swapaxes(2, 3))
-
-
-def _from_rows(rows, shape, left):
-    """The batch of `shape` in rows that have `left` columns of zeros before it, as (C, H, W, N)."""
-    (C, H, stride, columns, images), (N, _, _, W) = rows.shape, shape
-    padded = rows.swapaxes(2, 3).reshape(C, H, columns * stride, images)
-    return np.ascontiguousarray(padded[:, :, left : left + W, :N])
-
-
-@functools.lru_cache(maxsize=256)
-def _starts(shape, kernel, dilation):
-    """For each tap (c, u, v) the flat index of the first number that it reads, in rows of `shape`."""
-    (C, H, stride, W, N), (KH, KW) = shape, kernel
-    c, u, v = np.ogrid[:C, :KH, :KW]
-    column, part = np.divmod(v * dilation[1], stride)
-    return ((((c * H + u * dilation[0]) * stride + part) * W + column) * N).reshape(-1)
-
-
-@functools.lru_cache(maxsize=256)
-def _output_rows(H, OH, KH, stride, padding, dilation):
-    """[p, u]: the output row whose tap row u lies on input row p, or -1."""
-    i, between = np.divmod(np.arange(H)[:, None] + padding - dilation * np.arange(KH), stride)
-    return np.where((between == 0) & (i >= 0) & (i < OH), i, -1)
-
-
 # --- tiles ------------------------------------------------------------------------------------------------------------
 
 
@@ -199,14 +156,6 @@ def _lanes(dtype, registers):
 def _tile_rows(count):
     """The tile height that covers `count` rows with the fewest left over; of equals the highest."""
     return min(_TILE_ROWS, key=lambda rows: (-(-count // len(rows)) * len(rows), -len(rows)))
-
-
-def _in_tiles(matrix, rows):
-    """(M, T) as (tiles, T, rows): a tile's numbers for one t are neighbours. Rows that are missing are 0."""
-    M, T = matrix.shape
-    whole = np.zeros((-(-M // rows) * rows, T), matrix.dtype)
-    whole[:M] = matrix
-    return np.ascontiguousarray(whole.reshape(-1, rows, T).swapaxes(1, 2))
 
 
 def _whole_tiles(offsets):

@@ -1,0 +1,181 @@
+"""The register tiles: what each intrinsic computes, here and on lesser processors, and that the cache sees edits."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numba import njit
+
+import ministn
+from ministn.kernels import simd
+from ministn.kernels.simd import Size
+
+PACKAGE = Path(ministn.__file__).parent
+DTYPES = [np.float32, np.float64]
+THREE, FOUR, SIX, EIGHT = Size(3), Size(4), Size(6), Size(8)
+
+
+def numbers(size, dtype, seed=0):
+    """Small integers: sums and products of them are exact, whatever the order."""
+    return np.random.default_rng(seed).integers(-9, 10, size).astype(dtype)
+
+
+@njit
+def stored(tile, rows, lanes, a):
+    y = np.zeros((len(rows), len(lanes)), a.dtype)
+    simd.store(tile, len(rows), y, 0, len(lanes))
+    return y
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_making_tiles(dtype):
+    @njit
+    def run(rows, lanes, a, offsets):
+        return (
+            stored(simd.zeros(rows, lanes, a), rows, lanes, a),
+            stored(simd.broadcast(rows, lanes, a, 5), rows, lanes, a),
+            stored(simd.load_at(rows, lanes, a, 2, offsets, 1), rows, lanes, a),
+            stored(simd.keep_from(simd.load_at(rows, lanes, a, 2, offsets, 1), 5), rows, lanes, a),
+        )
+
+    a, offsets = numbers(64, dtype), np.array([-1, 7, 0, 19])
+    zeros, broadcast, loaded, kept = run(THREE, EIGHT, a, offsets)
+    expected = np.array([a[9:17], a[2:10], a[21:29]])
+    np.testing.assert_array_equal(zeros, np.zeros((3, 8)))
+    np.testing.assert_array_equal(broadcast, np.repeat(a[5:8, None], 8, axis=1))
+    np.testing.assert_array_equal(loaded, expected)
+    np.testing.assert_array_equal(kept, np.where(np.arange(8) >= 5, expected, 0))
+    assert zeros.dtype == loaded.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_adding_to_tiles(dtype):
+    @njit
+    def run(three, four, twelve, lanes, a, w, offsets):
+        outer = simd.add_outer(simd.broadcast(three, lanes, a, 0), w, 2, simd.load(lanes, a, 10))
+        p, q = simd.load_at(three, lanes, a, 0, offsets, 0), simd.load_at(four, lanes, a, 1, offsets, 0)
+        products = simd.add_products(simd.broadcast(twelve, lanes, w, 0), p, q)
+        return (
+            stored(outer, three, lanes, a),
+            stored(products, twelve, lanes, a),
+            stored(simd.add(p, p), three, lanes, a),
+        )
+
+    a, w, offsets = numbers(64, dtype), numbers(12, dtype, seed=1), np.array([3, 11, 0, 40])
+    outer, products, doubled = run(THREE, FOUR, Size(12), EIGHT, a, w, offsets)
+    np.testing.assert_array_equal(outer, a[:3, None] + np.outer(w[2:5], a[10:18]))
+    p, q = (np.array([a[i + o :][:8] for o in offsets[:rows]]) for i, rows in ((0, 3), (1, 4)))
+    np.testing.assert_array_equal(products, w[:, None] + (p[:, None] * q[None]).reshape(12, 8))
+    np.testing.assert_array_equal(doubled, 2 * p)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("count", [-2, 0, 2, 3, 9])
+def test_tiles_to_memory(dtype, count):
+    @njit
+    def run(rows, lanes, a, offsets, count, stored, added, sums):
+        tile = simd.load_at(rows, lanes, a, 0, offsets, 0)
+        simd.store(tile, count, stored, 1, 10)
+        simd.add_at(tile, count, added, 2, offsets, 0)
+        simd.add_row_sums(tile, sums, 1)
+
+    a, offsets = numbers(64, dtype), np.array([3, 5, 4])  # rows of `added` that overlap
+    stored, added, sums = numbers(64, dtype, seed=1), numbers(64, dtype, seed=2), numbers(5, dtype, seed=3)
+    expected_stored, expected_added, expected_sums = stored.copy(), added.copy(), sums.copy()
+    for r, offset in enumerate(offsets):
+        row = a[offset : offset + 8]
+        expected_sums[1 + r] += row.sum()
+        if r < count:
+            expected_stored[1 + 10 * r :][:8] = row
+            expected_added[2 + offset :][:8] += row
+    run(THREE, EIGHT, a, offsets, count, stored, added, sums)
+    np.testing.assert_array_equal(stored, expected_stored)
+    np.testing.assert_array_equal(added, expected_added)
+    np.testing.assert_array_equal(sums, expected_sums)
+
+
+def test_nan_and_infinity_stay_in_their_lane():
+    @njit
+    def run(rows, lanes, a, w):
+        return stored(simd.add_outer(simd.zeros(rows, lanes, a), w, 0, simd.load(lanes, a, 0)), rows, lanes, a)
+
+    a, w = np.arange(8, dtype=np.float32), np.array([1, 0, -2], np.float32)
+    a[[2, 5]] = np.nan, np.inf
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(run(THREE, EIGHT, a, w), np.outer(w, a))
+
+
+def test_a_size_is_a_constant():
+    @njit
+    def run(size):
+        return np.empty((len(size), 2)).shape
+
+    assert run(SIX) == (6, 2)
+    assert len(SIX) == 6
+    assert [signature[0].value for signature in run.signatures] == [6]  # compiled for this value
+
+
+# --- other processors, and the cache: each in a process of its own ----------------------------------------------------
+
+AGREE = """
+import numpy as np
+from ministn.kernels.conv2d import cpu, reference
+from ministn.kernels.simd import register_shape
+
+draw = np.random.default_rng(0).standard_normal
+for dtype in (np.float32, np.float64):
+    x, weight, bias = draw((5, 3, 9, 8)).astype(dtype), draw((7, 3, 3, 2)).astype(dtype), draw(7).astype(dtype)
+    geometry = (2, 1), (1, 2), (1, 2)
+    y, expected = (kernels.forward(x, weight, bias, *geometry) for kernels in (cpu, reference))
+    bound = 4 * np.finfo(dtype).eps * max(y[:, 0].size, weight.size)  # eps of each term
+    np.testing.assert_allclose(y, expected, rtol=0, atol=bound)
+    g = draw(y.shape).astype(dtype)
+    pairs = zip(*(kernels.backward(g, x, weight, *geometry) for kernels in (cpu, reference)))
+    for ours, theirs in pairs:
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=bound)
+print(register_shape())
+"""
+
+
+def run_python(code, folder, **environment):
+    """What the code prints. Python finds modules in the folder first; kernels are cached below it."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "cache"), **environment}
+    result = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names of x86 processors")
+@pytest.mark.parametrize(
+    ("processor", "features", "registers"),
+    [("x86-64-v3", "+avx,+avx2,+fma", "(32, 16)"), ("x86-64", "+sse2", "(16, 16)")],
+    ids=["AVX2", "without AVX"],
+)
+def test_convolution_on_lesser_processors(processor, features, registers, tmp_path):
+    """The compiler is told that the processor can do no more; the tiles follow."""
+    target = {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": features}
+    assert run_python(AGREE, tmp_path, **target) == registers
+
+
+def test_an_edit_of_the_tiles_is_seen_by_cached_kernels(tmp_path):
+    code = """
+import numpy as np
+from ministn.kernels.conv2d import cpu
+x, weight = np.ones((32, 1, 2, 2), np.float32), np.ones((1, 1, 2, 2), np.float32)
+print(cpu.forward(x, weight, None, (1, 1), (0, 0), (1, 1)).max())
+print(sum(cpu._forward.stats.cache_hits.values()))
+"""
+    shutil.copytree(PACKAGE, tmp_path / "ministn", ignore=shutil.ignore_patterns("__pycache__"))
+    assert run_python(code, tmp_path).split() == ["4.0", "0"]
+    assert run_python(code, tmp_path).split() == ["4.0", "1"]
+    edited = tmp_path / "ministn" / "kernels" / "simd.py"
+    source = edited.read_text()
+    product = 'builder.fmul(x, y, flags=("contract",))'
+    assert source.count(product) == 1
+    edited.write_text(source.replace(product, f"builder.fadd({product}, y)"))  # (w + 1) x in place of w x
+    assert run_python(code, tmp_path).split() == ["8.0", "0"]
