@@ -23,8 +23,10 @@ _cpu_kernels = "cpu"
 
 def is_array(value: object) -> bool:
     """Whether `value` is a NumPy or a CuPy array."""
+    if isinstance(value, np.ndarray):
+        return True
     cupy = sys.modules.get("cupy")
-    return isinstance(value, np.ndarray) or (cupy is not None and isinstance(value, cupy.ndarray))
+    return cupy is not None and isinstance(value, cupy.ndarray)
 
 
 def device_of(array: Array) -> str:

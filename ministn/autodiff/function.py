@@ -81,10 +81,10 @@ class Function:
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         _check_inputs(type(self).__name__, inputs)
-        recorded = _recording.enabled and any(tensor.requires_grad for tensor in inputs)
-        self.needs_grad = tuple(recorded and tensor.requires_grad for tensor in inputs)
-        data = self.forward(*(tensor.data for tensor in inputs))
-        if not recorded:
+        recording = _recording.enabled
+        self.needs_grad = tuple([recording and tensor.requires_grad for tensor in inputs])
+        data = self.forward(*[tensor.data for tensor in inputs])
+        if not any(self.needs_grad):
             return Tensor(data)
         self.inputs = inputs
         return Tensor(data, requires_grad=True, creator=self)
@@ -111,10 +111,11 @@ def _check_inputs(name: str, inputs: tuple[Tensor, ...]) -> None:
     for tensor in inputs:
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: expected a Tensor, got {type(tensor).__name__}; wrap it with ministn.tensor(...)")
-    dtypes = sorted({str(tensor.dtype) for tensor in inputs})
-    if len(dtypes) > 1 and any(tensor.dtype.kind == "f" for tensor in inputs):
+    dtypes = {tensor.data.dtype for tensor in inputs}
+    if len(dtypes) > 1 and any(dtype.kind == "f" for dtype in dtypes):
         # Promoting silently would hide a float64 that slows everything down: NumPy makes float32 * int64 one.
-        raise TypeError(f"{name}: expected inputs of one dtype, got {' and '.join(dtypes)}; convert with .astype(...)")
-    devices = sorted({device_of(tensor.data) for tensor in inputs})
+        names = " and ".join(sorted(map(str, dtypes)))
+        raise TypeError(f"{name}: expected inputs of one dtype, got {names}; convert with .astype(...)")
+    devices = {device_of(tensor.data) for tensor in inputs}
     if len(devices) > 1:
-        raise TypeError(f"{name}: expected inputs on one device, got {' and '.join(devices)}")
+        raise TypeError(f"{name}: expected inputs on one device, got {' and '.join(sorted(devices))}")

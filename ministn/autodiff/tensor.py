@@ -63,11 +63,11 @@ class Tensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.data.shape)
+        return self.data.shape  # type: ignore[no-any-return]
 
     @property
     def ndim(self) -> int:
-        return int(self.data.ndim)
+        return self.data.ndim  # type: ignore[no-any-return]
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -224,7 +224,7 @@ def _reverse_topological_order(root: Tensor) -> Iterator[Tensor]:
 
 def _check_gradient(name: str, gradient: Array, tensor: Tensor) -> None:
     """An edge of the graph carries a gradient of exactly the shape and dtype of its tensor."""
-    if gradient.shape != tensor.shape or gradient.dtype != tensor.dtype:
+    if gradient.shape != tensor.data.shape or gradient.dtype != tensor.data.dtype:
         raise ValueError(
             f"{name}: expected a gradient of shape {tensor.shape} and dtype {tensor.dtype}, "
             f"got {tuple(gradient.shape)} and {gradient.dtype}"

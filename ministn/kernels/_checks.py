@@ -32,9 +32,9 @@ def check_choice(name: str, argument: str, value: Any, choices: tuple[str, ...])
 
 def pair(name: str, argument: str, value: Any, minimum: int) -> tuple[int, int]:
     """An integer, or two (rows, columns), each at least `minimum`; returned as two."""
-    values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     try:
-        rows, columns = (operator.index(v) for v in values)
+        rows, columns = value if isinstance(value, (tuple, list)) else (value, value)
+        rows, columns = operator.index(rows), operator.index(columns)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected {argument} to be an integer or two, got {value!r}") from None
     if min(rows, columns) < minimum:

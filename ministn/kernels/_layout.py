@@ -20,14 +20,14 @@ def nchw(x: np.ndarray) -> np.ndarray:
 
 def batch_last(x: np.ndarray) -> np.ndarray:
     """The values of `x` of shape (N, ...) as a C-contiguous array of shape (..., N); no copy if the memory is so."""
-    return np.ascontiguousarray(np.moveaxis(x, 0, -1))
+    return np.ascontiguousarray(x.transpose(*range(1, x.ndim), 0))
 
 
 def from_batch_last(x: np.ndarray) -> np.ndarray:
     """The (N, ...) view of an array of shape (..., N)."""
-    return np.moveaxis(x, -1, 0)
+    return x.transpose(-1, *range(x.ndim - 1))
 
 
 def is_batch_last(x: np.ndarray) -> bool:
     """Whether the memory of `x`, shape (N, ...), has N as its fastest axis."""
-    return bool(np.moveaxis(x, 0, -1).flags.c_contiguous)
+    return x.transpose(*range(1, x.ndim), 0).flags.c_contiguous

@@ -25,7 +25,9 @@ class Linear(Function):
 
     def forward(self, x: Array, weight: Array, bias: Array) -> Array:
         self.x, self.weight = x, weight
-        return _product_like(x, weight.T) + bias
+        y = _product_like(x, weight.T)
+        y += bias
+        return y
 
     def backward(self, grad_output: Array) -> tuple[Array | None, Array | None, Array | None]:
         grad_x = _product_like(self.x, self.weight, left=grad_output) if self.needs_grad[0] else None
