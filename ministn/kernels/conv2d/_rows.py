@@ -30,17 +30,29 @@ def as_rows(x, stride, padding, images):
 def from_rows(rows, shape, left):
     """The batch of `shape` in rows that have `left` columns of zeros before it, as (C, H, W, N)."""
     (C, H, stride, columns, images), (N, _, _, W) = rows.shape, shape
+    if columns == W and images == N:
+        return rows.reshape(C, H, W, N)
     padded = rows.swapaxes(2, 3).reshape(C, H, columns * stride, images)
     return np.ascontiguousarray(padded[:, :, left : left + W, :N])
 
 
 @functools.lru_cache(maxsize=256)
-def tap_starts(shape, kernel, dilation):
-    """For each tap (c, u, v) the flat index of the first number that it reads, in rows of `shape`."""
+def tap_starts(shape, kernel, dilation, side=1):
+    """For each tap (c, u, v) the flat index of the first number that it reads, in rows of `shape`.
+
+    The last one is repeated until their number is a multiple of `side`.
+    """
     (C, H, stride, W, N), (KH, KW) = shape, kernel
     c, u, v = np.ogrid[:C, :KH, :KW]
     column, part = np.divmod(v * dilation[1], stride)
-    return ((((c * H + u * dilation[0]) * stride + part) * W + column) * N).reshape(-1)
+    starts = ((((c * H + u * dilation[0]) * stride + part) * W + column) * N).reshape(-1)
+    return np.pad(starts, (0, -len(starts) % side), mode="edge")
+
+
+@functools.lru_cache(maxsize=256)
+def channel_starts(channels, size, side):
+    """For each channel of `size` numbers its first, and the last one repeated likewise."""
+    return size * np.minimum(np.arange(-(-channels // side) * side), channels - 1)
 
 
 @functools.lru_cache(maxsize=256)
@@ -53,6 +65,6 @@ def reading_rows(H, OH, KH, stride, padding, dilation):
 def in_tiles(matrix, rows):
     """(M, T) as (tiles, T, rows): a tile's numbers for one t are neighbours. Rows that are missing are 0."""
     M, T = matrix.shape
-    whole = np.zeros((-(-M // rows) * rows, T), matrix.dtype)
-    whole[:M] = matrix
-    return np.ascontiguousarray(whole.reshape(-1, rows, T).swapaxes(1, 2))
+    if M % rows:
+        matrix = np.concatenate([matrix, np.zeros((-M % rows, T), matrix.dtype)])
+    return np.ascontiguousarray(matrix.reshape(-1, rows, T).transpose(0, 2, 1))

@@ -13,7 +13,15 @@ import numpy as np
 from numba import njit, prange
 
 from ministn.kernels._layout import from_batch_last
-from ministn.kernels.conv2d._rows import as_rows, from_rows, in_tiles, reading_rows, rows_shape, tap_starts
+from ministn.kernels.conv2d._rows import (
+    as_rows,
+    channel_starts,
+    from_rows,
+    in_tiles,
+    reading_rows,
+    rows_shape,
+    tap_starts,
+)
 from ministn.kernels.conv2d._shape import output_size
 from ministn.kernels.simd import (
     Size,
@@ -51,9 +59,9 @@ def forward(x, weight, bias, stride, padding, dilation):
     biases = np.zeros(len(tiles) * len(rows), x.dtype)
     if bias is not None:
         biases[:O] = bias
-    y = np.empty((O, OH, OW * images), x.dtype)
-    _forward(rows, lanes, x.reshape(-1), starts, stride[0] * x[0, 0].size, tiles, biases, y)
-    return from_batch_last(np.ascontiguousarray(y.reshape(O, OH, OW, images)[..., :N]))
+    y = np.empty((O, OH, OW, images), x.dtype)
+    _forward(rows, lanes, x.reshape(-1), starts, _row_step(x, stride), tiles, biases, y.reshape(O, OH, OW * images))
+    return from_batch_last(y if images == N else y[..., :N].copy())
 
 
 def backward(grad_output, x, weight, stride, padding, dilation, needs_grad=(True, True, True)):
@@ -67,20 +75,19 @@ def backward(grad_output, x, weight, stride, padding, dilation, needs_grad=(True
         dx = np.zeros(rows_shape((images, *x.shape[1:]), stride[1], (0, padding[1])), x.dtype)
         rows, targets = _tile_rows(C * KW), tap_starts(dx.shape, (1, KW), dilation)
         tiles = in_tiles(weight.transpose(1, 3, 2, 0).reshape(C * KW, KH * O), len(rows))
-        output_rows = reading_rows(x.shape[2], OH, KH, stride[0], padding[0], dilation[0])
-        _grad_input(rows, lanes, g, tiles, targets, output_rows, dx.reshape(C, x.shape[2], -1))
+        readers = reading_rows(x.shape[2], OH, KH, stride[0], padding[0], dilation[0])
+        _grad_input(rows, lanes, g, tiles, targets, readers, dx.reshape(C, x.shape[2], -1))
         grad_x = from_batch_last(from_rows(dx, x.shape, padding[1]))
     if any(needs_grad[1:]):
         x = as_rows(x, stride[1], padding, images)
-        channels = _whole_tiles(np.arange(O) * g[0].size)
-        starts = _whole_tiles(tap_starts(x.shape, (KH, KW), dilation)[: None if needs_grad[1] else 0])
-        sums = np.zeros((len(channels) // len(_SIDE), len(starts) // len(_SIDE), len(_SIDE), len(_SIDE)), x.dtype)
-        bias_sums = np.zeros(len(channels), x.dtype)
-        row_step = stride[0] * x[0, 0].size
-        _grad_weight(_SIDE, _AREA, _lanes(x.dtype, 1), g, channels, x.reshape(-1), starts, row_step, sums, bias_sums)
+        taps = C * KH * KW if needs_grad[1] else 0
+        starts = tap_starts(x.shape, (KH, KW), dilation, len(_SIDE))
+        channels = channel_starts(O, OH * OW * images, len(_SIDE))
+        sums = np.zeros((len(channels) // len(_SIDE), -(-taps // len(_SIDE)), len(_SIDE), len(_SIDE)), x.dtype)
+        bias_sums, lanes = np.zeros(len(channels), x.dtype), _lanes(x.dtype, 1)
+        _grad_weight(_SIDE, _AREA, lanes, g, channels, x.reshape(-1), starts, _row_step(x, stride), sums, bias_sums)
         if needs_grad[1]:
-            matrix = sums.swapaxes(1, 2).reshape(len(channels), len(starts))
-            grad_weight = matrix[:O, : C * KH * KW].reshape(weight.shape)
+            grad_weight = sums.swapaxes(1, 2).reshape(len(channels), -1)[:O, :taps].reshape(weight.shape)
         if any(needs_grad[2:]):
             grad_bias = bias_sums[:O]
     return grad_x, grad_weight, grad_bias
@@ -105,16 +112,16 @@ def _forward(rows, lanes, x, starts, row_step, w, b, y):
 
 
 @njit(parallel=True, **_OPTIONS)
-def _grad_input(rows, lanes, g, w, targets, output_rows, dx):
+def _grad_input(rows, lanes, g, w, targets, readers, dx):
     """dx[p, targets[m] + k] += sum over u, o of w[o, u, m] g[o, i, k], m = (c, v), i the output row whose tap u is p"""
-    (O, OH, K), (H, KH), M = g.shape, output_rows.shape, targets.size
+    (O, OH, K), (H, KH), M = g.shape, readers.shape, targets.size
     for p in prange(H):
         for m in range(0, M, len(rows)):
             for block in range(0, K, len(lanes)):
                 k = min(block, K - len(lanes))
                 sums = zeros(rows, lanes, g)
                 for u in range(KH):
-                    i = output_rows[p, u]
+                    i = readers[p, u]
                     if i >= 0:
                         for o in range(O):
                             column = m * KH * O + (u * O + o) * len(rows)
@@ -158,6 +165,7 @@ def _tile_rows(count):
     return min(_TILE_ROWS, key=lambda rows: (-(-count // len(rows)) * len(rows), -len(rows)))
 
 
-def _whole_tiles(offsets):
-    """The offsets, the last one repeated until tiles of height _SIDE are full."""
-    return np.pad(offsets, (0, -len(offsets) % len(_SIDE)), mode="edge")
+def _row_step(rows, stride):
+    """Numbers from a row of x that an output row reads to the one that the next reads."""
+    _, _, parts, columns, images = rows.shape
+    return stride[0] * parts * columns * images
