@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,3 +39,24 @@ def more_threads_than_one() -> None:
     """For tests that compare numbers of threads: with one processor they would compare a thing with itself."""
     if ministn.get_num_threads() < 2:
         pytest.skip("this machine has one processor: there are no two numbers of threads to compare")
+
+
+@pytest.fixture
+def run_python(tmp_path: Path) -> Callable[..., str]:
+    """``run_python(code, **environment)``: what the code prints, in a process and with a kernel cache of its own.
+
+    Modules in `tmp_path` come before installed ones.
+    """
+
+    def run(code: str, **environment: str) -> str:
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), **environment},
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout.strip()
+
+    return run

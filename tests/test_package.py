@@ -56,15 +56,16 @@ def test_family_is_complete_and_short(family):
 def test_compiled_functions_call_helpers_of_their_own_file_only():
     """Numba's disk cache does not see edits in another file: a stale kernel would go on running.
 
-    `simd` is the exception: its sizes carry a digest of the file (tests/kernels/test_simd.py).
+    `compiled` and `simd` are exceptions: the cache looks at them, too (tests/kernels/test_compiled.py).
     """
-    tiles = ast.parse((PACKAGE / "kernels" / "simd.py").read_text())
-    allowed = {*dir(builtins), "prange", *(node.name for node in tiles.body if isinstance(node, ast.FunctionDef))}
+    shared = [ast.parse((PACKAGE / "kernels" / name).read_text()) for name in ("compiled.py", "simd.py")]
+    allowed = {*dir(builtins), *(node.name for tree in shared for node in tree.body if hasattr(node, "name"))}
     for path in (PACKAGE / "kernels").glob("*/cpu.py"):
         tree = ast.parse(path.read_text())
         functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-        compiled = [node for node in functions if any("njit" in ast.unparse(d) for d in node.decorator_list)]
+        compiled = [node for node in functions if any("compiled" in ast.unparse(d) for d in node.decorator_list)]
         assert compiled, path
+        assert "njit" not in path.read_text(), path
         own = {node.name for node in compiled} | allowed
         for node in compiled:
             calls = [c for line in node.body for c in ast.walk(line) if isinstance(c, ast.Call)]

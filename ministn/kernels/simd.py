@@ -21,24 +21,17 @@ the registers that there are; `register_shape` says which, so that a tile can be
   checked.**
 * A product and the sum it is added to may be fused into one instruction (rounded once). Nothing else is reordered,
   so NaN and infinity keep their meaning, and the order of sums is the one written in the loop.
-
-Numba's disk cache looks only at the file of the function that it caches. The type of a `Size` carries a digest of this
-file, so that a kernel compiled with other intrinsics than these is never taken from the cache.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core.registry import cpu_target
 from numba.extending import NativeValue, intrinsic, models, overload, register_model, unbox
-
-_DIGEST = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
 
 
 def register_shape() -> tuple[int, int]:
@@ -60,7 +53,7 @@ class SizeType(types.Type):
 
     def __init__(self, value: int) -> None:
         self.value = value
-        super().__init__(f"Size({value}, {_DIGEST})")
+        super().__init__(f"Size({value})")
 
 
 class Size:

@@ -30,7 +30,7 @@ def as_rows(x, stride, padding, images):
 def from_rows(rows, shape, left):
     """The batch of `shape` in rows that have `left` columns of zeros before it, as (C, H, W, N)."""
     (C, H, stride, columns, images), (N, _, _, W) = rows.shape, shape
-    if columns == W and images == N:
+    if rows.shape == (C, H, 1, W, N):
         return rows.reshape(C, H, W, N)
     padded = rows.swapaxes(2, 3).reshape(C, H, columns * stride, images)
     return np.ascontiguousarray(padded[:, :, left : left + W, :N])

@@ -1,18 +1,17 @@
 """conv2d, the loops: register tiles (see `ministn.kernels.simd`) over shifted rows.
 
 Memory is batch-last: an output row of OW pixels and N images is one run of K = OW N numbers, and what a tap (c, u, v)
-reads for it is one run of the input. A convolution adds up shifted, weighted rows. One parallel iteration makes, in
-`_forward`, an output row of a tile of channels, in `_grad_input` an input row, in `_grad_weight` a tile of weights. It
-writes nothing else: no races, and the same order of sums for any number of threads."""
+reads for it is one run of the input. A convolution adds up shifted, weighted rows. A parallel iteration makes an output
+row of a tile of channels, a row of the gradient for x, or a tile of that for the weights, and writes nothing else: no
+races, and the same order of sums for any number of threads."""
 # ruff: noqa: E741 (O is the axis of output channels)
 
 import functools
-from typing import Any
 
 import numpy as np
-from numba import njit, prange
 
 from ministn.kernels._layout import from_batch_last
+from ministn.kernels.compiled import compiled, parallel_for
 from ministn.kernels.conv2d._rows import (
     as_rows,
     channel_starts,
@@ -38,8 +37,6 @@ from ministn.kernels.simd import (
     store,
     zeros,
 )
-
-_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 # A tile of R rows of two registers needs 2 R registers for sums, two for a row that is added, one for a weight. A tile
 # of Q x Q products needs Q Q for sums, Q for one factor and one for the other.
@@ -96,59 +93,72 @@ def backward(grad_output, x, weight, stride, padding, dilation, needs_grad=(True
 # --- the loops --------------------------------------------------------------------------------------------------------
 
 
-@njit(parallel=True, **_OPTIONS)
+@compiled
 def _forward(rows, lanes, x, starts, row_step, w, b, y):
-    """y[o, i, k] = b[o] + sum over t of w[o, t] x[starts[t] + i row_step + k]"""
-    (O, OH, K), (tiles, T, _) = y.shape, w.shape
-    for item in prange(tiles * OH):
-        tile, i = item // OH, item % OH
-        o = tile * len(rows)
-        for block in range(0, K, len(lanes)):
-            k = min(block, K - len(lanes))  # the last block may do again what the one before did
-            sums = broadcast(rows, lanes, b, o)
-            for t in range(T):
-                sums = add_outer(sums, w, (tile * T + t) * len(rows), load(lanes, x, starts[t] + i * row_step + k))
-            store(sums, O - o, y, (o * OH + i) * K + k, OH * K)
+    parallel_for(_output_row, len(w) * y.shape[1], (rows, lanes, x, starts, row_step, w, b, y))
 
 
-@njit(parallel=True, **_OPTIONS)
+@compiled
+def _output_row(item, rows, lanes, x, starts, row_step, w, b, y):
+    """y[o, i, k] = b[o] + sum over t of w[o, t] x[starts[t] + i row_step + k] for row i and a tile of channels o"""
+    (O, OH, K), T = y.shape, len(starts)
+    tile, i = item // OH, item % OH
+    o = tile * len(rows)
+    for block in range(0, K, len(lanes)):
+        k = min(block, K - len(lanes))  # the last block may do again what the one before did
+        sums = broadcast(rows, lanes, b, o)
+        for t in range(T):
+            sums = add_outer(sums, w, (tile * T + t) * len(rows), load(lanes, x, starts[t] + i * row_step + k))
+        store(sums, O - o, y, (o * OH + i) * K + k, OH * K)
+
+
+@compiled
 def _grad_input(rows, lanes, g, w, targets, readers, dx):
+    parallel_for(_grad_input_row, len(readers), (rows, lanes, g, w, targets, readers, dx))
+
+
+@compiled
+def _grad_input_row(p, rows, lanes, g, w, targets, readers, dx):
     """dx[p, targets[m] + k] += sum over u, o of w[o, u, m] g[o, i, k], m = (c, v), i the output row whose tap u is p"""
-    (O, OH, K), (H, KH), M = g.shape, readers.shape, targets.size
-    for p in prange(H):
-        for m in range(0, M, len(rows)):
-            for block in range(0, K, len(lanes)):
-                k = min(block, K - len(lanes))
-                sums = zeros(rows, lanes, g)
-                for u in range(KH):
-                    i = readers[p, u]
-                    if i >= 0:
-                        for o in range(O):
-                            column = m * KH * O + (u * O + o) * len(rows)
-                            sums = add_outer(sums, w, column, load(lanes, g, (o * OH + i) * K + k))
-                add_at(keep_from(sums, block - k), M - m, dx, p * dx.shape[2] + k, targets, m)
+    (O, OH, K), KH, M = g.shape, readers.shape[1], len(targets)
+    for m in range(0, M, len(rows)):
+        for block in range(0, K, len(lanes)):
+            k = min(block, K - len(lanes))
+            sums = zeros(rows, lanes, g)
+            for u in range(KH):
+                i = readers[p, u]
+                if i >= 0:
+                    for o in range(O):
+                        column = m * KH * O + (u * O + o) * len(rows)
+                        sums = add_outer(sums, w, column, load(lanes, g, (o * OH + i) * K + k))
+            add_at(keep_from(sums, block - k), M - m, dx, p * dx.shape[2] + k, targets, m)
 
 
-@njit(parallel=True, **_OPTIONS)
+@compiled
 def _grad_weight(side, area, lanes, g, channels, x, starts, row_step, dw, db):
+    tiles = dw.shape[0] * (dw.shape[1] + 1)
+    parallel_for(_grad_weight_tile, tiles, (side, area, lanes, g, channels, x, starts, row_step, dw, db))
+
+
+@compiled
+def _grad_weight_tile(item, side, area, lanes, g, channels, x, starts, row_step, dw, db):
     """dw[o, t] = sum over i, k of g[channels[o] + i K + k] x[starts[t] + i row_step + k], db[o] the same without x"""
-    (_, OH, K), (_, tiles, _, _) = g.shape, dw.shape
-    for item in prange(len(dw) * (tiles + 1)):
-        o, tile = item // (tiles + 1) * len(side), item % (tiles + 1)
-        products, sums = zeros(area, lanes, g), zeros(side, lanes, g)
-        for i in range(OH):
-            for block in range(0, K, len(lanes)):
-                k = min(block, K - len(lanes))
-                gradients = keep_from(load_at(side, lanes, g, i * K + k, channels, o), block - k)
-                if tile < tiles:
-                    shifted = load_at(side, lanes, x, i * row_step + k, starts, tile * len(side))
-                    products = add_products(products, gradients, shifted)
-                else:
-                    sums = add(sums, gradients)
-        if tile < tiles:
-            add_row_sums(products, dw, (item - item // (tiles + 1)) * len(area))
-        else:
-            add_row_sums(sums, db, o)
+    (_, OH, K), tiles = g.shape, dw.shape[1]
+    o, tile = item // (tiles + 1) * len(side), item % (tiles + 1)  # the tile after the last is that of db
+    products, sums = zeros(area, lanes, g), zeros(side, lanes, g)
+    for i in range(OH):
+        for block in range(0, K, len(lanes)):
+            k = min(block, K - len(lanes))
+            gradients = keep_from(load_at(side, lanes, g, i * K + k, channels, o), block - k)
+            if tile < tiles:
+                shifted = load_at(side, lanes, x, i * row_step + k, starts, tile * len(side))
+                products = add_products(products, gradients, shifted)
+            else:
+                sums = add(sums, gradients)
+    if tile < tiles:
+        add_row_sums(products, dw, (item - item // (tiles + 1)) * len(area))
+    else:
+        add_row_sums(sums, db, o)
 
 
 # --- tiles ------------------------------------------------------------------------------------------------------------

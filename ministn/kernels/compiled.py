@@ -1,0 +1,141 @@
+"""How loops are compiled, kept on disk, and shared out over the threads.
+
+A kernel is two compiled functions: what one parallel iteration does, and the loop over the iterations:
+
+    @compiled
+    def _row(i, x, y):
+        y[i] = 2 * x[i]
+
+    @compiled
+    def _rows(x, y):
+        parallel_for(_row, len(x), (x, y))      # for i in range(len(x)): _row(i, x, y)
+
+Numba's own ``prange`` means the same, but compiles the loop's body four times over, for different callers. Here it is
+done twice, and whoever runs the package for the first time waits half as long.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.core.caching import FunctionCache
+from numba.extending import intrinsic
+from numba.np.ufunc.parallel import _launch_threads
+
+_launch_threads()  # makes `numba_parallel_for` and `get_num_threads` known to compiled code
+
+_SHARED = [Path(__file__), Path(__file__).with_name("simd.py")]
+_DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SHARED)).hexdigest()
+
+
+class _Cache(FunctionCache):
+    """Numba's cache on disk, which looks at the time stamp of the function's file only. Here at the files that all
+    kernels use, too: after an edit of one of them, nothing compiled before is taken from the disk."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file._source_stamp = (*self._cache_file._source_stamp, _DIGEST)
+
+
+def compiled(function: Callable[..., Any] | None = None, *, fastmath: Any = False) -> Any:
+    """Compile a function with Numba when it is first called, and keep the result on disk.
+
+    Other Python threads may run meanwhile, and 1 / 0 is infinite, as in NumPy.
+
+    Parameters
+    ----------
+    function : callable
+        May call compiled functions of its own file, and those of this file and of `ministn.kernels.simd`.
+    fastmath : bool or set of str
+        What LLVM may do that changes the last bits; see the rules of the house in README.md.
+    """
+    if function is None:
+        return lambda function: compiled(function, fastmath=fastmath)
+    dispatcher: Any = njit(nogil=True, error_model="numpy", fastmath=fastmath)(function)
+    dispatcher._cache = _Cache(function)  # what cache=True would do, with Numba's own
+    return dispatcher
+
+
+@intrinsic
+def parallel_for(typing: Any, kernel: Any, count: Any, arguments: Any) -> Any:
+    """``kernel(item, *arguments)`` for each item in range(count), in equal, consecutive shares for the threads.
+
+    Parameters
+    ----------
+    kernel : compiled function
+        Items run in any order and at the same time: none may write what another reads or writes. Returns nothing.
+    count : int
+    arguments : tuple
+    """
+    call = kernel.get_call_type(typing, (types.intp, *arguments.types), {})
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        # Numba's thread pool calls `share`, a C function, for numbers 0 to threads - 1: from a pointer that it moves
+        # by one byte for each, of which only the address counts. All else comes through `shared`.
+        count = context.cast(builder, values[1], signature.args[1], types.intp)
+        threads = builder.call(_declare(builder, "get_num_threads", _INT, []), [])
+        shared = cgutils.alloca_once_value(
+            builder, cgutils.pack_struct(builder, [count, threads, ir.Constant(_INT, 0), values[2]])
+        )
+        share = _define_share(context, builder.module, kernel, call, shared.type)
+        zero, one = ir.Constant(_INT, 0), ir.Constant(_INT, 1)
+        builder.call(
+            _declare(builder, "numba_parallel_for", ir.VoidType(), _POOL_ARGUMENTS),
+            [
+                builder.bitcast(share, _POINTER),
+                cgutils.alloca_once_value(builder, ir.Constant(_POINTER, None)),
+                cgutils.alloca_once_value(builder, threads),  # how many calls
+                cgutils.alloca_once_value(builder, one),  # bytes from one call's pointer to the next
+                builder.bitcast(shared, _POINTER),
+                zero,
+                one,  # pointers that move
+                builder.trunc(threads, ir.IntType(32)),
+            ],
+        )
+        failed = builder.load(cgutils.gep_inbounds(builder, shared, 0, 2))
+        with cgutils.if_unlikely(builder, builder.icmp_signed("!=", failed, zero)):
+            context.call_conv.return_user_exc(builder, RuntimeError, ("parallel_for: an iteration raised an error",))
+        return context.get_dummy_value()
+
+    return types.void(kernel, count, arguments), generate
+
+
+_INT, _POINTER = ir.IntType(64), ir.IntType(8).as_pointer()
+# share(pointers, calls, steps, shared)
+_SHARE_ARGUMENTS = [_POINTER.as_pointer(), _INT.as_pointer(), _INT.as_pointer(), _POINTER]
+# numba_parallel_for(share, pointers, calls, steps, shared, inner dimensions, number of pointers, threads)
+_POOL_ARGUMENTS = [_POINTER, *_SHARE_ARGUMENTS, _INT, _INT, ir.IntType(32)]
+
+
+def _declare(builder: Any, name: str, result: Any, arguments: Any) -> Any:
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
+
+
+def _define_share(context: Any, module: Any, kernel: Any, call: Any, shared_type: Any) -> Any:
+    """The C function that runs the items of one share, or of several that follow each other."""
+    function_type = ir.FunctionType(ir.VoidType(), _SHARE_ARGUMENTS)
+    function = ir.Function(module, function_type, name=module.get_unique_name("share"))
+    function.linkage = "internal"
+    builder = ir.IRBuilder(function.append_basic_block())
+    pointers, calls, _, data = function.args
+    shared = builder.bitcast(data, shared_type)
+    count, threads, _, arguments = (builder.load(cgutils.gep_inbounds(builder, shared, 0, field)) for field in range(4))
+    first = builder.ptrtoint(builder.load(pointers), _INT)
+    last = builder.add(first, builder.load(calls))
+    start, stop = (builder.sdiv(builder.mul(count, share), threads) for share in (first, last))
+    compiled_kernel = kernel.dispatcher.get_compile_result(call)
+    context.active_code_library.add_linking_library(compiled_kernel.library)
+    code = context.declare_function(module, compiled_kernel.fndesc)
+    with cgutils.for_range_slice(builder, start, stop, ir.Constant(_INT, 1), inc=True) as (item, _):
+        values = [item, *cgutils.unpack_tuple(builder, arguments)]
+        status, _ = context.call_conv.call_function(builder, code, call.return_type, call.args, values)
+        with cgutils.if_unlikely(builder, status.is_error):
+            builder.store(ir.Constant(_INT, 1), cgutils.gep_inbounds(builder, shared, 0, 2))
+    builder.ret_void()
+    return function
