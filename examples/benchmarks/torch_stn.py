@@ -32,11 +32,13 @@ class TorchCNN(nn.Module):
 class TorchSTN(TorchCNN):
     """`ministn.models.MnistSTN`."""
 
+    convolution: type[nn.Conv2d] = nn.Conv2d  # of the localisation network
+
     def __init__(self, dropout: float = 0.5) -> None:
         super().__init__(dropout)
         self.localization = nn.Sequential(
-            *(nn.Conv2d(1, 8, 7), nn.MaxPool2d(2, 2), nn.ReLU()),
-            *(nn.Conv2d(8, 10, 5), nn.MaxPool2d(2, 2), nn.ReLU()),
+            *(self.convolution(1, 8, 7), nn.MaxPool2d(2, 2), nn.ReLU()),
+            *(self.convolution(8, 10, 5), nn.MaxPool2d(2, 2), nn.ReLU()),
         )
         self.fc_loc = nn.Sequential(nn.Linear(90, 32), nn.ReLU(), nn.Linear(32, 6))
         nn.init.zeros_(self.fc_loc[2].weight)
@@ -52,3 +54,23 @@ class TorchSTN(TorchCNN):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(self.stn(x))
+
+
+class TorchCoordConv2d(nn.Conv2d):
+    """`ministn.nn.CoordConv2d`: two more input channels, x and y of each pixel from -1 to 1."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        super().__init__(in_channels + 2, out_channels, kernel_size)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        batch, _, height, width = input.shape
+        x = torch.linspace(-1, 1, width, dtype=input.dtype, device=input.device)
+        y = torch.linspace(-1, 1, height, dtype=input.dtype, device=input.device)[:, None]
+        channels = [values.expand(batch, 1, height, width) for values in (x, y)]
+        return super().forward(torch.cat([input, *channels], dim=1))
+
+
+class TorchCoordSTN(TorchSTN):
+    """`ministn.models.MnistSTN(coord_conv=True)`."""
+
+    convolution = TorchCoordConv2d
