@@ -375,7 +375,7 @@ def parser(description: str | None) -> Any:
     parser.add_argument("--rounds", type=int, default=20, help="turns of each side")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name contains this text")
     parser.add_argument("--folder", type=Path, default=Path("."), help="for the JSON file and the picture")
-    parser.add_argument("--quick", action="store_true", help="few short turns, to see whether everything runs")
+    parser.add_argument("--quick", action="store_true", help="few short turns, no large case: does it run?")
     return parser
 
 
@@ -393,7 +393,9 @@ def run(arguments: Any, cases: list[Case], title: str) -> list[Result]:
     chosen = [case for case in cases if arguments.only in case.name]
     if not chosen:
         sys.exit(f"no case has {arguments.only!r} in its name; there are: " + ", ".join(case.name for case in cases))
-    rounds, turn = (2, 0.002) if arguments.quick else (arguments.rounds, 0.03)
+    rounds, turn = arguments.rounds, 0.03
+    if arguments.quick:
+        rounds, turn, chosen = 2, 0.002, [case for case in chosen if case.flop < 1e9]
     return race(chosen, arguments.threads, rounds, turn, title)
 
 
@@ -417,8 +419,14 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     )
 
 
+def digits(value: float) -> str:
+    """Three digits, or all that stand before the point."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def milliseconds(spread: Spread) -> str:
-    return f"{1e3 * spread.median:.3g} ({1e3 * spread.low:.3g} to {1e3 * spread.high:.3g})"
+    median, low, high = (digits(1e3 * seconds) for seconds in (spread.median, spread.low, spread.high))
+    return f"{median} ({low} to {high})"
 
 
 def times(spread: Spread) -> str:

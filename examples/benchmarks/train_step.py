@@ -3,10 +3,10 @@
     python examples/benchmarks/train_step.py                # both numbers of threads, all networks: some minutes
     python examples/benchmarks/train_step.py --quick        # does it run?
 
-A step is all that training does for a batch: gather and normalise the images, forward, loss, backward, SGD with dropout
-on, and the sums for loss and accuracy. ministn's is `training.Trainer` fed by a `data.DataLoader`. PyTorch's is what its
-users write when they want speed: the whole data set as one normalised tensor in memory and a shuffled index, which is
-much faster than its own DataLoader. See `side_by_side` for how the two are compared.
+A step is all that training does for a batch: gather and normalise the images, forward with dropout, loss, backward,
+SGD, and the sums for loss and accuracy. ministn's is `training.Trainer` fed by a `data.DataLoader`. PyTorch's is what
+its users write when they want speed: the whole data set as one normalised tensor in memory and a shuffled index, which
+is much faster than its own DataLoader. See `side_by_side` for how the two are compared.
 
 Prints tables and writes train_step.json and train_step.png to the folder.
 """
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import side_by_side
-from side_by_side import MINISTN, PYTORCH, Case, Result, Worker, Work
+from side_by_side import MINISTN, PYTORCH, Case, Result, Work, Worker
 
 LEARNING_RATE, DROPOUT, EPOCH = 0.01, 0.5, 60_000  # the tutorial's; images in an epoch of MNIST
 
@@ -286,7 +286,7 @@ def picture(results: list[Result], setting: dict[str, Any]) -> Any:
     axes.set_yticks(range(len(results)), labels)
     axes.invert_yaxis()
     axes.set_xlabel(f"seconds for an epoch of 60,000 images (shorter is better)\n{setting['processor']}")
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure
 
 
