@@ -44,15 +44,15 @@ def case(panel: str, line: str, position: int, images: int, of: Case) -> Case:
     return Case(f"{panel} {position}, {line}", sides, facts=facts)
 
 
-def training(panel: str, batch_size: int, position: int, data_dir: Path | None) -> Case:
-    (step,) = train_step.training_cases([("stn", batch_size, None)], data_dir)
+def training(panel: str, batch_size: int, position: int, source: train_step.Source) -> Case:
+    (step,) = train_step.training_cases([("stn", batch_size, None)], source)
     return case(panel, "training step", position, batch_size, step)
 
 
-def all_cases(data_dir: Path | None) -> list[Case]:
+def all_cases(source: train_step.Source) -> list[Case]:
     """Those with the most threads."""
     batch = kernels.BATCH
-    cases = [training("batch", size, size, data_dir) for size in BATCH_SIZES]
+    cases = [training("batch", size, size, source) for size in BATCH_SIZES]
     for size in IMAGE_SIZES:
         arrays = functools.partial(kernels.random_arrays, (batch, 8, size, size), (8, 8, 5, 5), (8,))
         cases.append(case("image", "convolution", size, batch, kernels.gradient_case("", convolution, arrays)))
@@ -64,14 +64,15 @@ def all_cases(data_dir: Path | None) -> list[Case]:
     return cases
 
 
-def race_all(args: Any) -> list[Result]:
+def race_all(args: Any, source: train_step.Source) -> list[Result]:
     """Every case with the most threads, and the training step also with each smaller number."""
     most = max(args.threads)
-    cases = [*all_cases(args.data_dir), training("threads", kernels.BATCH, most, args.data_dir)]
+    cases = [case for case in all_cases(source) if not args.quick or case.facts["position"] <= 64]
+    cases.append(training("threads", kernels.BATCH, most, source))
     args.threads = [most]
     results = side_by_side.run(args, cases, "growth")
     for count in range(1, most):
-        fewer = training("threads", kernels.BATCH, count, args.data_dir)
+        fewer = training("threads", kernels.BATCH, count, source)
         if args.only in fewer.name:
             args.threads = [count]
             results += side_by_side.run(args, [fewer], "growth")
@@ -139,9 +140,10 @@ def main(argv: list[str] | None = None) -> None:
     side_by_side.need_torch()
     environment = side_by_side.environment(args.threads)
     setting = {"command": "growth.py", "rounds": args.rounds, "threads": max(args.threads), **environment}
-    setting["data"] = train_step.load_data(args.data_dir).name
+    source = train_step.QUICK_DIGITS if args.quick else args.data_dir
+    setting["data"] = train_step.load_data(source).name
     print(side_by_side.describe(setting), f"data: {setting['data']}", sep="\n")
-    results = race_all(args)
+    results = race_all(args, source)
     print(results_table(results))
     side_by_side.write_json(
         args.folder / "growth.json", {"setting": setting, "results": [result.as_json() for result in results]}

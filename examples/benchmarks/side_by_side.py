@@ -204,7 +204,9 @@ def prepare(make: Callable[[], Work]) -> list[Sketch]:
     _work = None  # frees the memory of the last one
     _work = make()
     result = _work()
-    return [] if result is None else [Sketch.of(array) for array in result]
+    sketches = [] if result is None else [Sketch.of(array) for array in result]
+    wait_until_threads_sleep()
+    return sketches
 
 
 def take_turn(seconds: float, calls: int = 5) -> float:

@@ -26,7 +26,12 @@ from typing import Any
 import side_by_side
 from side_by_side import MINISTN, PYTORCH, Case, Result, Work, Worker
 
+# Where the digits come from: a folder with the MNIST files, None for MNIST wherever it is found and drawn digits if it
+# is not, or a number of drawn digits.
+Source = Path | int | None
+
 LEARNING_RATE, DROPOUT, EPOCH = 0.01, 0.5, 60_000  # the tutorial's; images in an epoch of MNIST
+QUICK_DIGITS = 2000  # drawn ones, for --quick
 
 # Network, batch size, and how many times faster than PyTorch it shall be at least and is meant to be, by threads.
 RACES: list[tuple[str, int, dict[int, tuple[float, float]]]] = [
@@ -42,7 +47,7 @@ RACES: list[tuple[str, int, dict[int, tuple[float, float]]]] = [
 # --- the two sides ------------------------------------------------------------------------------------------------
 
 
-def ministn_training(network: str, batch_size: int, data_dir: Path | None = None) -> Work:
+def ministn_training(network: str, batch_size: int, source: Source = None) -> Work:
     """One step of training with ministn, to be called again and again."""
     import numpy as np
     from threadpoolctl import threadpool_limits
@@ -58,7 +63,7 @@ def ministn_training(network: str, batch_size: int, data_dir: Path | None = None
         "stn-coordconv": functools.partial(models.MnistSTN, coord_conv=True),
         "cnn": models.MnistCNN,
     }[network](dropout=DROPOUT)
-    dataset = load_data(data_dir)
+    dataset = load_data(source)
     loader = data.DataLoader(
         dataset.train_images, dataset.train_labels, batch_size, shuffle=True, mean=dataset.mean, std=dataset.std
     )
@@ -77,7 +82,7 @@ def ministn_training(network: str, batch_size: int, data_dir: Path | None = None
     return step
 
 
-def torch_training(network: str, batch_size: int, data_dir: Path | None = None, frugal: bool = False) -> Work:
+def torch_training(network: str, batch_size: int, source: Source = None, frugal: bool = False) -> Work:
     """One step of training with PyTorch, to be called again and again.
 
     With `frugal` the images stay bytes, as they do in ministn, and each batch is normalised by itself. That is slower
@@ -91,7 +96,7 @@ def torch_training(network: str, batch_size: int, data_dir: Path | None = None, 
     twins = {"stn": torch_stn.TorchSTN, "stn-coordconv": torch_stn.TorchCoordSTN, "cnn": torch_stn.TorchCNN}
     model = twins[network](dropout=DROPOUT)
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
-    dataset = load_data(data_dir)
+    dataset = load_data(source)
 
     def normalise(images: Any) -> Any:
         return images.float().div_(255).sub_(dataset.mean).div_(dataset.std)
@@ -125,20 +130,22 @@ def torch_training(network: str, batch_size: int, data_dir: Path | None = None, 
 
 
 @functools.cache
-def load_data(data_dir: Path | None) -> Any:
-    """MNIST if it can be had, else drawn digits: once for each process."""
+def load_data(source: Source) -> Any:
+    """Once for each process."""
     from ministn import data
 
-    return data.load("auto", data_dir)
+    if isinstance(source, int):
+        return data.strokes.load(train_size=source, test_size=1)
+    return data.load("auto", source)
 
 
-def training_cases(races: list[tuple[str, int, Any]], data_dir: Path | None = None) -> list[Case]:
+def training_cases(races: list[tuple[str, int, Any]], source: Source = None) -> list[Case]:
     return [
         Case(
             f"{network}, batch {batch_size}",
             {
-                MINISTN: functools.partial(ministn_training, network, batch_size, data_dir),
-                PYTORCH: functools.partial(torch_training, network, batch_size, data_dir),
+                MINISTN: functools.partial(ministn_training, network, batch_size, source),
+                PYTORCH: functools.partial(torch_training, network, batch_size, source),
             },
             facts={"network": network, "batch_size": batch_size},
         )
@@ -149,12 +156,12 @@ def training_cases(races: list[tuple[str, int, Any]], data_dir: Path | None = No
 # --- memory and waiting -------------------------------------------------------------------------------------------
 
 
-def peak_memory(steps: int, threads: int, data_dir: Path | None) -> dict[str, float | None]:
+def peak_memory(steps: int, threads: int, source: Source) -> dict[str, float | None]:
     """The most memory, in MB, that a fresh process holds while it trains the STN for some steps."""
     sides = {
-        MINISTN: functools.partial(ministn_training, "stn", 64, data_dir),
-        PYTORCH: functools.partial(torch_training, "stn", 64, data_dir, frugal=True),
-        f"{PYTORCH}, the data as one tensor": functools.partial(torch_training, "stn", 64, data_dir),
+        MINISTN: functools.partial(ministn_training, "stn", 64, source),
+        PYTORCH: functools.partial(torch_training, "stn", 64, source, frugal=True),
+        f"{PYTORCH}, the data as one tensor": functools.partial(torch_training, "stn", 64, source),
     }
     found = {}
     for side, make in sides.items():
@@ -298,10 +305,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     side_by_side.need_torch()
     setting = {"command": "train_step.py", "rounds": args.rounds, **side_by_side.environment(args.threads)}
-    setting["data"] = load_data(args.data_dir).name
+    source = QUICK_DIGITS if args.quick else args.data_dir
+    setting["data"] = load_data(source).name
     print(side_by_side.describe(setting), f"data: {setting['data']}", sep="\n")
 
-    results = side_by_side.run(args, training_cases(RACES, args.data_dir), "training")
+    results = side_by_side.run(args, training_cases(RACES, source), "training")
     print(results_table(results), flush=True)
     content = {"setting": setting, "results": []}
     for result in results:
@@ -310,7 +318,7 @@ def main(argv: list[str] | None = None) -> None:
 
     if not args.steps_only:
         threads = max(args.threads)
-        content["peak_memory_mb"] = peak_memory(20 if args.quick else 200, threads, args.data_dir)
+        content["peak_memory_mb"] = peak_memory(20 if args.quick else 200, threads, source)
         waits = waiting_times(1 if args.quick else args.repeats, threads, args.data_dir)
         content["seconds_to_wait"] = {what: statistics.median(seconds) for what, seconds in waits.items()}
         for title, unit, figures in (
