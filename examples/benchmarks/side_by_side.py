@@ -16,6 +16,7 @@ takes the sides' times in turn. What makes the comparison fair:
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import math
@@ -209,6 +210,13 @@ def prepare(make: Callable[[], Work]) -> list[Sketch]:
     return sketches
 
 
+def repeat(calls: int) -> None:
+    """Do the work so many times, untimed."""
+    assert _work is not None
+    for _ in range(calls):
+        _work()
+
+
 def take_turn(seconds: float, calls: int = 5) -> float:
     """Seconds per call, over `seconds` or `calls` calls, whichever takes longer (but hardly more than ten turns)."""
     assert _work is not None
@@ -280,9 +288,7 @@ def import_torch() -> Any:
     return torch
 
 
-def _versions(side: str) -> dict[str, str]:
-    if side == PYTORCH:
-        return {"torch": import_torch().__version__}
+def _versions() -> dict[str, str]:
     from ministn import records
 
     return records.environment()
@@ -348,20 +354,18 @@ def _check_same_work(case: Case, sketches: dict[str, list[Sketch]]) -> None:
             raise ValueError(f"{case.name}: {side} and {first} do not compute the same: {got} and {expected}")
 
 
-def environment(threads: Iterable[int], sides: Iterable[str] = (MINISTN, PYTORCH), fma: bool = False) -> dict[str, Any]:
+def environment(threads: Iterable[int], fma: bool = False) -> dict[str, Any]:
     """Versions, processor, load; with `fma` also the processor's peak for each number of threads, in GFLOP/s."""
-    found: dict[str, Any] = {"processors": os.cpu_count()}
+    found: dict[str, Any] = {"processors": os.cpu_count(), "torch": importlib.metadata.version("torch")}
     if hasattr(os, "getloadavg"):
         found["load_before"] = round(os.getloadavg()[0], 2)
-    for side in sides:
-        with Worker(1) as worker:
-            found |= worker.ask(_versions, side)
-    if fma:
-        found["fma_peak_gflops"] = {}
-        for count in threads:
-            with Worker(count) as worker:
-                found["fma_peak_gflops"][str(count)] = round(worker.ask(_fma_peak), 1)
-    return found
+    peaks: dict[str, float] = {}
+    for count in threads if fma else [1]:
+        with Worker(count) as worker:
+            found |= worker.ask(_versions)
+            if fma:
+                peaks[str(count)] = round(worker.ask(_fma_peak), 1)
+    return found | ({"fma_peak_gflops": peaks} if fma else {})
 
 
 # --- what all the scripts share -----------------------------------------------------------------------------------

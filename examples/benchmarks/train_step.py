@@ -167,7 +167,7 @@ def peak_memory(steps: int, threads: int, source: Source) -> dict[str, float | N
     for side, make in sides.items():
         with Worker(threads) as worker:
             worker.ask(side_by_side.prepare, make)
-            worker.ask(side_by_side.take_turn, 0.0, steps)
+            worker.ask(side_by_side.repeat, steps)
             size = worker.ask(side_by_side.peak_memory)
             found[side] = None if size is None else size / 1e6
     return found
