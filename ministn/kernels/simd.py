@@ -30,6 +30,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import NativeValue, intrinsic, models, overload, register_model, unbox
 
@@ -238,17 +239,31 @@ def add_products(typing: Any, tile: Any, p: Any, q: Any) -> Any:
 
 
 @intrinsic
-def store(typing: Any, tile: Any, count: Any, a: Any, i: Any, step: Any) -> Any:
-    """a[i + r step + l] = tile[r, l] for the first `count` rows."""
+def store(typing: Any, tile: Any, count: Any, lane: Any, a: Any, i: Any, step: Any) -> Any:
+    """a[i + r step + l] = tile[r, l] for the first `count` rows and for the lanes from `lane` on."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        first = _address(context, builder, signature, arguments, 2, 3)
-        step = context.cast(builder, arguments[4], signature.args[4], types.intp)
-        for r, row in _first_rows(context, builder, signature, arguments):
-            _store(builder, row, builder.gep(first, [builder.mul(step, _integer(r))]), tile)
+        first = _address(context, builder, signature, arguments, 3, 4)
+        count, lane, step = (context.cast(builder, arguments[k], signature.args[k], types.intp) for k in (1, 2, 5))
+        with builder.if_else(builder.icmp_signed("<=", lane, _integer(0))) as (whole_rows, rest):
+            with whole_rows:
+                for r, row in _first_rows(context, builder, signature, arguments):
+                    _store(builder, row, builder.gep(first, [builder.mul(step, _integer(r))]), tile)
+            with rest:  # number by number: it happens once in a run
+                copy = cgutils.alloca_once_value(builder, arguments[0])
+                numbers = builder.bitcast(copy, tile.vector.element.as_pointer())
+                rows = builder.select(builder.icmp_signed("<", count, _integer(tile.rows)), count, _integer(tile.rows))
+                one = _integer(1)
+                with (
+                    cgutils.for_range_slice(builder, _integer(0), rows, one, inc=True) as (r, _),
+                    cgutils.for_range_slice(builder, lane, _integer(tile.lanes), one, inc=True) as (column, _),
+                ):
+                    source = builder.add(builder.mul(r, _integer(tile.lanes)), column)
+                    target = builder.add(builder.mul(r, step), column)
+                    builder.store(builder.load(builder.gep(numbers, [source])), builder.gep(first, [target]))
         return context.get_dummy_value()
 
-    return types.void(tile, count, a, i, step), generate
+    return types.void(tile, count, lane, a, i, step), generate
 
 
 @intrinsic

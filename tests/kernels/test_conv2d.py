@@ -124,6 +124,15 @@ def test_cpu_equals_reference_on_any_geometry(batch, size, channels, kernel, str
         np.testing.assert_allclose(gradient, expected, rtol=0, atol=atol)
 
 
+@pytest.mark.parametrize("batch", [5, 32])
+def test_more_taps_than_are_added_in_one_go(batch):
+    """50 x 3 x 3 taps, and with 5 images rows that no number of vectors fills."""
+    x, weight, bias = draw((batch, 50, 5, 7), (3, 3, 3), np.float64)
+    geometry = (1, 1), (0, 0), (1, 1)
+    y, expected = (kernels.forward(x, weight, bias, *geometry) for kernels in (cpu, reference))
+    np.testing.assert_allclose(y, expected, rtol=0, atol=rounding(np.float64, weight[0].size + 1))
+
+
 def test_without_bias_is_bias_zero():
     x, weight, bias = map(Tensor, draw((2, 3, 5, 4), (2, 2, 3), np.float32))
     np.testing.assert_array_equal(conv2d(x, weight).data, conv2d(x, weight, Tensor(np.zeros_like(bias.data))).data)

@@ -21,7 +21,7 @@ def numbers(size, dtype, seed=0):
 @njit
 def stored(tile, rows, lanes, a):
     y = np.zeros((len(rows), len(lanes)), a.dtype)
-    simd.store(tile, len(rows), y, 0, len(lanes))
+    simd.store(tile, len(rows), 0, y, 0, len(lanes))
     return y
 
 
@@ -69,14 +69,8 @@ def test_adding_to_tiles(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("count", [-2, 0, 2, 3, 9])
-def test_tiles_to_memory(dtype, count):
-    @njit
-    def run(rows, lanes, a, offsets, count, stored, added, sums):
-        tile = simd.load_at(rows, lanes, a, 0, offsets, 0)
-        simd.store(tile, count, stored, 1, 10)
-        simd.add_at(tile, count, added, 2, offsets, 0)
-        simd.add_row_sums(tile, sums, 1)
-
+@pytest.mark.parametrize("lane", [-1, 0, 1, 7, 8])
+def test_tiles_to_memory(dtype, count, lane):
     a, offsets = numbers(64, dtype), np.array([3, 5, 4])  # rows of `added` that overlap
     stored, added, sums = numbers(64, dtype, seed=1), numbers(64, dtype, seed=2), numbers(5, dtype, seed=3)
     expected_stored, expected_added, expected_sums = stored.copy(), added.copy(), sums.copy()
@@ -84,12 +78,20 @@ def test_tiles_to_memory(dtype, count):
         row = a[offset : offset + 8]
         expected_sums[1 + r] += row.sum()
         if r < count:
-            expected_stored[1 + 10 * r :][:8] = row
+            expected_stored[1 + 10 * r :][:8][max(lane, 0) :] = row[max(lane, 0) :]
             expected_added[2 + offset :][:8] += row
-    run(THREE, EIGHT, a, offsets, count, stored, added, sums)
+    to_memory(THREE, EIGHT, a, offsets, count, lane, stored, added, sums)
     np.testing.assert_array_equal(stored, expected_stored)
     np.testing.assert_array_equal(added, expected_added)
     np.testing.assert_array_equal(sums, expected_sums)
+
+
+@njit
+def to_memory(rows, lanes, a, offsets, count, lane, stored, added, sums):
+    tile = simd.load_at(rows, lanes, a, 0, offsets, 0)
+    simd.store(tile, count, lane, stored, 1, 10)
+    simd.add_at(tile, count, added, 2, offsets, 0)
+    simd.add_row_sums(tile, sums, 1)
 
 
 def test_nan_and_infinity_stay_in_their_lane():

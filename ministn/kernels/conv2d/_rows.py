@@ -60,11 +60,3 @@ def reading_rows(H, OH, KH, stride, padding, dilation):
     """[p, u]: the output row whose tap row u lies on input row p, or -1."""
     i, between = np.divmod(np.arange(H)[:, None] + padding - dilation * np.arange(KH), stride)
     return np.where((between == 0) & (i >= 0) & (i < OH), i, -1)
-
-
-def in_tiles(matrix, rows):
-    """(M, T) as (tiles, T, rows): a tile's numbers for one t are neighbours. Rows that are missing are 0."""
-    M, T = matrix.shape
-    if M % rows:
-        matrix = np.concatenate([matrix, np.zeros((-M % rows, T), matrix.dtype)])
-    return np.ascontiguousarray(matrix.reshape(-1, rows, T).transpose(0, 2, 1))

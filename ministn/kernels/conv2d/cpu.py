@@ -6,24 +6,14 @@ row of a tile of channels, a row of the gradient for x, or a tile of that for th
 races, and the same order of sums for any number of threads."""
 # ruff: noqa: E741 (O is the axis of output channels)
 
-import functools
-
 import numpy as np
 
 from ministn.kernels._layout import from_batch_last
 from ministn.kernels.compiled import compiled, parallel_for
-from ministn.kernels.conv2d._rows import (
-    as_rows,
-    channel_starts,
-    from_rows,
-    in_tiles,
-    reading_rows,
-    rows_shape,
-    tap_starts,
-)
+from ministn.kernels.conv2d._rows import as_rows, channel_starts, from_rows, reading_rows, rows_shape, tap_starts
 from ministn.kernels.conv2d._shape import output_size
+from ministn.kernels.conv2d._tiles import in_tiles, product_tile, tile_rows, vector_lanes
 from ministn.kernels.simd import (
-    Size,
     add,
     add_at,
     add_outer,
@@ -33,83 +23,112 @@ from ministn.kernels.simd import (
     keep_from,
     load,
     load_at,
-    register_shape,
     store,
     zeros,
 )
 
-# A tile of R rows of two registers needs 2 R registers for sums, two for a row that is added, one for a weight. A tile
-# of Q x Q products needs Q Q for sums, Q for one factor and one for the other.
-_REGISTER_BYTES, _REGISTERS = register_shape()
-_TILE_ROWS = [Size(rows) for rows in (5, 6, 8, 10) if 2 * rows + 3 <= _REGISTERS]
-_SIDE, _AREA = (Size(5), Size(25)) if _REGISTERS >= 5 * 5 + 5 + 1 else (Size(3), Size(9))
+# How much of the caches the loops count on, in numbers: a loop works through so much before it goes on to the next.
+_NEAR = 2**16  # what is read again for each tile: a quarter of a common second-level cache
+_WIDE = 2**17  # gradients that are read again for each tile of weights
+_TAPS = 400  # weights of a tile, read again for each vector: with ten rows half of a first-level cache
 
 
 def forward(x, weight, bias, stride, padding, dilation):
     """As `reference.forward`; the result's memory is batch-last."""
     N, (OH, OW) = len(x), output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
-    O, lanes = len(weight), _lanes(x.dtype, 2)
-    images = max(N, -(-len(lanes) // OW))  # a row must fill a vector: images of zeros are added to a tiny batch
+    O, lanes = len(weight), vector_lanes(x.dtype, 2)
+    images = _images(N, OW, lanes)
     x = as_rows(x, stride[1], padding, images)
-    rows, starts = _tile_rows(O), tap_starts(x.shape, weight.shape[2:], dilation)
-    tiles = in_tiles(weight.reshape(O, -1), len(rows))
-    biases = np.zeros(len(tiles) * len(rows), x.dtype)
+    rows, starts = tile_rows(O), tap_starts(x.shape, weight.shape[2:], dilation)
+    w, b = in_tiles(weight.reshape(O, -1), len(rows)), np.zeros(-(-O // len(rows)) * len(rows), x.dtype)
     if bias is not None:
-        biases[:O] = bias
-    y = np.empty((O, OH, OW, images), x.dtype)
-    _forward(rows, lanes, x.reshape(-1), starts, _row_step(x, stride), tiles, biases, y.reshape(O, OH, OW * images))
+        b[:O] = bias
+    y = np.empty((O, OH, OW * images), x.dtype)
+    channels = channel_starts(O, y[0].size, len(rows))
+    _forward(rows, lanes, x.reshape(len(x) * x.shape[1], -1), starts, stride[0], len(weight[0, 0]), w, b, channels, y)
+    y = y.reshape(O, OH, OW, images)
     return from_batch_last(y if images == N else y[..., :N].copy())
 
 
 def backward(grad_output, x, weight, stride, padding, dilation, needs_grad=(True, True, True)):
     """As `reference.backward`; the memory of the gradient for x is batch-last."""
-    (N, O, OH, OW), (_, C, KH, KW) = grad_output.shape, weight.shape
-    lanes = _lanes(x.dtype, 2)
-    images = max(N, -(-len(lanes) // OW))
-    g = as_rows(grad_output, 1, (0, 0), images).reshape(O, OH, OW * images)
-    grad_x = grad_weight = grad_bias = None
-    if needs_grad[0]:
-        dx = np.zeros(rows_shape((images, *x.shape[1:]), stride[1], (0, padding[1])), x.dtype)
-        rows, targets = _tile_rows(C * KW), tap_starts(dx.shape, (1, KW), dilation)
-        tiles = in_tiles(weight.transpose(1, 3, 2, 0).reshape(C * KW, KH * O), len(rows))
-        readers = reading_rows(x.shape[2], OH, KH, stride[0], padding[0], dilation[0])
-        _grad_input(rows, lanes, g, tiles, targets, readers, dx.reshape(C, x.shape[2], -1))
-        grad_x = from_batch_last(from_rows(dx, x.shape, padding[1]))
-    if any(needs_grad[1:]):
-        x = as_rows(x, stride[1], padding, images)
-        taps = C * KH * KW if needs_grad[1] else 0
-        starts = tap_starts(x.shape, (KH, KW), dilation, len(_SIDE))
-        channels = channel_starts(O, OH * OW * images, len(_SIDE))
-        sums = np.zeros((len(channels) // len(_SIDE), -(-taps // len(_SIDE)), len(_SIDE), len(_SIDE)), x.dtype)
-        bias_sums, lanes = np.zeros(len(channels), x.dtype), _lanes(x.dtype, 1)
-        _grad_weight(_SIDE, _AREA, lanes, g, channels, x.reshape(-1), starts, _row_step(x, stride), sums, bias_sums)
-        if needs_grad[1]:
-            grad_weight = sums.swapaxes(1, 2).reshape(len(channels), -1)[:O, :taps].reshape(weight.shape)
-        if any(needs_grad[2:]):
-            grad_bias = bias_sums[:O]
-    return grad_x, grad_weight, grad_bias
+    geometry = stride, padding, dilation
+    grad_x = _gradient_for_input(grad_output, x.shape, weight, *geometry) if needs_grad[0] else None
+    if not any(needs_grad[1:]):
+        return grad_x, None, None
+    grad_weight, grad_bias = _gradients_for_parameters(grad_output, x, weight.shape, *geometry, needs_grad[1])
+    return grad_x, grad_weight, grad_bias if any(needs_grad[2:]) else None
+
+
+def _gradient_for_input(grad_output, shape, weight, stride, padding, dilation):
+    (N, O, OH, OW), (_, C, H, W), (KH, KW) = grad_output.shape, shape, weight.shape[2:]
+    around = tuple(d * (k - 1) - p for d, k, p in zip(dilation, (KH, KW), padding, strict=True))
+    if stride == (1, 1) and min(around) >= 0 and H * W < 1.2 * OH * OW:
+        # The convolution of the padded gradient with the filter turned by half: faster, while there are few zeros in
+        # the padding that are multiplied for nothing.
+        return forward(grad_output, weight[:, :, ::-1, ::-1].swapaxes(0, 1), None, stride, around, dilation)
+    lanes = vector_lanes(weight.dtype, 2)
+    images = _images(N, OW, lanes)
+    g = as_rows(grad_output, 1, (0, 0), images).reshape(O, OH, -1)
+    dx = np.zeros(rows_shape((images, C, H, W), stride[1], (0, padding[1])), weight.dtype)
+    rows, targets = tile_rows(C * KW), tap_starts(dx.shape, (1, KW), dilation)
+    w = in_tiles(weight.transpose(1, 3, 2, 0).reshape(C * KW, KH * O), len(rows))
+    readers = reading_rows(H, OH, KH, stride[0], padding[0], dilation[0])
+    _grad_input(rows, lanes, g, w, targets, readers, dx.reshape(C, H, -1))
+    return from_batch_last(from_rows(dx, shape, padding[1]))
+
+
+def _gradients_for_parameters(grad_output, x, shape, stride, padding, dilation, needs_grad_weight):
+    (N, O, OH, OW), (_, C, KH, KW) = grad_output.shape, shape
+    images = _images(N, OW, vector_lanes(x.dtype, 1))
+    g, x = as_rows(grad_output, 1, (0, 0), images).reshape(O, OH, -1), as_rows(x, stride[1], padding, images)
+    taps = C * KH * KW if needs_grad_weight else 0
+    height, width, area = product_tile(O, taps)
+    channels, starts = channel_starts(O, g[0].size, len(height)), tap_starts(x.shape, (KH, KW), dilation, len(width))
+    dw = np.zeros((len(channels) // len(height), -(-taps // len(width)), len(height), len(width)), x.dtype)
+    db, tile = np.zeros(len(channels), x.dtype), (height, width, area, vector_lanes(x.dtype, 1))
+    _grad_weight(*tile, g, channels, x.reshape(len(x) * x.shape[1], -1), starts, stride[0], dw, db)
+    if needs_grad_weight:
+        dw = dw.swapaxes(1, 2).reshape(len(channels), -1)[:O, :taps].reshape(shape)
+    return dw if needs_grad_weight else None, db[:O]
+
+
+def _images(N, columns, lanes):
+    """A row of so many columns must fill a vector: images of zeros are added to a tiny batch."""
+    return max(N, -(-len(lanes) // columns))
 
 
 # --- the loops --------------------------------------------------------------------------------------------------------
 
 
 @compiled
-def _forward(rows, lanes, x, starts, row_step, w, b, y):
-    parallel_for(_output_row, len(w) * y.shape[1], (rows, lanes, x, starts, row_step, w, b, y))
+def _forward(rows, lanes, x, starts, stride, KH, w, b, channels, y):
+    (_, OH, K), row_step = y.shape, stride * x.shape[1]
+    blocks, rows_read = (K + len(lanes) - 1) // len(lanes), len(starts) // KH
+    parts = max(blocks * len(lanes) * rows_read // _NEAR, 16 // OH) + 1  # of a row; enough of them for all threads
+    parallel_for(_output_part, OH * parts, (rows, lanes, x, starts, row_step, w, b, channels, y, blocks, parts))
 
 
 @compiled
-def _output_row(item, rows, lanes, x, starts, row_step, w, b, y):
-    """y[o, i, k] = b[o] + sum over t of w[o, t] x[starts[t] + i row_step + k] for row i and a tile of channels o"""
-    (O, OH, K), T = y.shape, len(starts)
-    tile, i = item // OH, item % OH
-    o = tile * len(rows)
-    for block in range(0, K, len(lanes)):
-        k = min(block, K - len(lanes))  # the last block may do again what the one before did
-        sums = broadcast(rows, lanes, b, o)
-        for t in range(T):
-            sums = add_outer(sums, w, (tile * T + t) * len(rows), load(lanes, x, starts[t] + i * row_step + k))
-        store(sums, O - o, y, (o * OH + i) * K + k, OH * K)
+def _output_part(item, rows, lanes, x, starts, row_step, w, b, channels, y, blocks, parts):
+    """y[o, i, k] = b[o] + sum over t of w[o, t] x[starts[t] + i row_step + k] for one i, all o and a part of the k"""
+    (O, OH, K), (tiles, T, _) = y.shape, w.shape
+    i, part = item // parts, item % parts
+    begin, end = blocks * part // parts * len(lanes), blocks * (part + 1) // parts * len(lanes)
+    for first in range(0, T, _TAPS):
+        last = min(first + _TAPS, T)
+        for tile in range(tiles):
+            o = tile * len(rows)
+            for block in range(begin, end, len(lanes)):
+                k = min(block, K - len(lanes))  # the last block reaches back; what lies before it is not stored again
+                if first == 0:
+                    sums = broadcast(rows, lanes, b, o)
+                else:
+                    sums = load_at(rows, lanes, y, i * K + k, channels, o)
+                for t in range(first, last):
+                    column = (tile * T + t) * len(rows)
+                    sums = add_outer(sums, w, column, load(lanes, x, starts[t] + i * row_step + k))
+                store(sums, O - o, block - k, y, (o * OH + i) * K + k, OH * K)
 
 
 @compiled
@@ -121,37 +140,43 @@ def _grad_input(rows, lanes, g, w, targets, readers, dx):
 def _grad_input_row(p, rows, lanes, g, w, targets, readers, dx):
     """dx[p, targets[m] + k] += sum over u, o of w[o, u, m] g[o, i, k], m = (c, v), i the output row whose tap u is p"""
     (O, OH, K), KH, M = g.shape, readers.shape[1], len(targets)
-    for m in range(0, M, len(rows)):
-        for block in range(0, K, len(lanes)):
-            k = min(block, K - len(lanes))
-            sums = zeros(rows, lanes, g)
-            for u in range(KH):
-                i = readers[p, u]
-                if i >= 0:
-                    for o in range(O):
-                        column = m * KH * O + (u * O + o) * len(rows)
-                        sums = add_outer(sums, w, column, load(lanes, g, (o * OH + i) * K + k))
-            add_at(keep_from(sums, block - k), M - m, dx, p * dx.shape[2] + k, targets, m)
+    part_length = max(1, _NEAR // (O * KH * len(lanes))) * len(lanes)
+    for part in range(0, K, part_length):
+        for m in range(0, M, len(rows)):
+            for block in range(part, min(part + part_length, K), len(lanes)):
+                k = min(block, K - len(lanes))
+                sums = zeros(rows, lanes, g)
+                for u in range(KH):
+                    i = readers[p, u]
+                    if i >= 0:
+                        for o in range(O):
+                            column = m * KH * O + (u * O + o) * len(rows)
+                            sums = add_outer(sums, w, column, load(lanes, g, (o * OH + i) * K + k))
+                add_at(keep_from(sums, block - k), M - m, dx, p * dx.shape[2] + k, targets, m)
 
 
 @compiled
-def _grad_weight(side, area, lanes, g, channels, x, starts, row_step, dw, db):
-    tiles = dw.shape[0] * (dw.shape[1] + 1)
-    parallel_for(_grad_weight_tile, tiles, (side, area, lanes, g, channels, x, starts, row_step, dw, db))
+def _grad_weight(height, width, area, lanes, g, channels, x, starts, stride, dw, db):
+    OH, row_step, tiles = g.shape[1], stride * x.shape[1], dw.shape[0] * (dw.shape[1] + 1)
+    strips = (len(height) * g[0].size + _WIDE - 1) // _WIDE
+    for strip in range(strips):
+        begin, end = OH * strip // strips, OH * (strip + 1) // strips
+        arguments = (height, width, area, lanes, g, channels, x, starts, row_step, begin, end, dw, db)
+        parallel_for(_grad_weight_tile, tiles, arguments)
 
 
 @compiled
-def _grad_weight_tile(item, side, area, lanes, g, channels, x, starts, row_step, dw, db):
-    """dw[o, t] = sum over i, k of g[channels[o] + i K + k] x[starts[t] + i row_step + k], db[o] the same without x"""
-    (_, OH, K), tiles = g.shape, dw.shape[1]
-    o, tile = item // (tiles + 1) * len(side), item % (tiles + 1)  # the tile after the last is that of db
-    products, sums = zeros(area, lanes, g), zeros(side, lanes, g)
-    for i in range(OH):
+def _grad_weight_tile(item, height, width, area, lanes, g, channels, x, starts, row_step, begin, end, dw, db):
+    """dw[o, t] += sum over i, k of g[channels[o] + i K + k] x[starts[t] + i row_step + k], db[o] the same without x"""
+    K, tiles = g.shape[2], dw.shape[1]
+    o, tile = item // (tiles + 1) * len(height), item % (tiles + 1)  # the tile after the last is that of db
+    products, sums = zeros(area, lanes, g), zeros(height, lanes, g)
+    for i in range(begin, end):
         for block in range(0, K, len(lanes)):
             k = min(block, K - len(lanes))
-            gradients = keep_from(load_at(side, lanes, g, i * K + k, channels, o), block - k)
+            gradients = keep_from(load_at(height, lanes, g, i * K + k, channels, o), block - k)
             if tile < tiles:
-                shifted = load_at(side, lanes, x, i * row_step + k, starts, tile * len(side))
+                shifted = load_at(width, lanes, x, i * row_step + k, starts, tile * len(width))
                 products = add_products(products, gradients, shifted)
             else:
                 sums = add(sums, gradients)
@@ -159,23 +184,3 @@ def _grad_weight_tile(item, side, area, lanes, g, channels, x, starts, row_step,
         add_row_sums(products, dw, (item - item // (tiles + 1)) * len(area))
     else:
         add_row_sums(sums, db, o)
-
-
-# --- tiles ------------------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def _lanes(dtype, registers):
-    return Size(registers * _REGISTER_BYTES // dtype.itemsize)
-
-
-@functools.cache
-def _tile_rows(count):
-    """The tile height that covers `count` rows with the fewest left over; of equals the highest."""
-    return min(_TILE_ROWS, key=lambda rows: (-(-count // len(rows)) * len(rows), -len(rows)))
-
-
-def _row_step(rows, stride):
-    """Numbers from a row of x that an output row reads to the one that the next reads."""
-    _, _, parts, columns, images = rows.shape
-    return stride[0] * parts * columns * images
