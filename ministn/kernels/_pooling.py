@@ -43,7 +43,7 @@ def check_pooling(
     kernel = pair(name, "kernel_size", kernel_size, minimum=1)
     step = kernel if stride is None else pair(name, "stride", stride, minimum=1)
     border = pair(name, "padding", padding, minimum=0)
-    if any(2 * b > k for b, k in zip(border, kernel, strict=True)):  # a window could lie wholly in the padding
+    if 2 * border[0] > kernel[0] or 2 * border[1] > kernel[1]:  # a window could lie wholly in the padding
         raise ValueError(f"{name}: expected padding to be at most half of kernel_size {kernel}, got {border}")
     return kernel, step, border, _output_size(name, input, kernel, step, border, ceil_mode)
 
@@ -51,9 +51,8 @@ def check_pooling(
 def _output_size(name: str, input: Tensor, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool) -> Pair:
     if min(input.shape[1:]) < 1:
         raise ValueError(f"{name}: expected axes C, H, W of input to be at least 1, got shape {input.shape}")
-    rows, columns = (
-        output_length(input.shape[2 + axis], kernel[axis], stride[axis], padding[axis], ceil_mode) for axis in range(2)
-    )
+    rows = output_length(input.shape[2], kernel[0], stride[0], padding[0], ceil_mode)
+    columns = output_length(input.shape[3], kernel[1], stride[1], padding[1], ceil_mode)
     if min(rows, columns) < 1:
         padded = tuple(length + 2 * b for length, b in zip(input.shape[2:], padding, strict=True))
         raise ValueError(f"{name}: expected axes H, W of the padded input to be at least {kernel}, got {padded}")

@@ -133,8 +133,10 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """Set `training` for this module and all below it; returns the module."""
-        for module in self.modules():
-            module.training = mode
+        if self.training != mode:
+            self.training = mode
+        for child in self.children():
+            child.train(mode)
         return self
 
     def eval(self) -> Self:

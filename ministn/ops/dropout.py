@@ -7,7 +7,7 @@ import numpy as np
 from ministn import random
 from ministn.autodiff import Tensor
 from ministn.backend import array_module
-from ministn.ops.arithmetic import multiply
+from ministn.ops.arithmetic import Multiply
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
@@ -33,4 +33,4 @@ def _masked(name: str, input: Tensor, shape: tuple[int, ...], p: float, training
     keep = random.generator().random(shape, dtype=np.float32) >= p  # drawn on the CPU: one sequence on every device
     scale = (keep / (1 - p) if p < 1 else keep).astype(input.dtype)  # p = 1 keeps none
     # The batch as the fastest axis of the scale, as it is of most images: NumPy then multiplies run by run.
-    return multiply(input, Tensor(array_module(input.data).asarray(scale, order="F")))
+    return Multiply.apply(input, Tensor(array_module(input.data).asarray(scale, order="F")))

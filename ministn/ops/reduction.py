@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, array_module
+from ministn.ops._common import in_floating_point
 
 Axes = int | Sequence[int] | None
 
@@ -26,6 +26,17 @@ class Sum(Function):
     def backward(self, grad_output: Array) -> Array:
         kept = _with_length_one(self.shape, self.axes)
         return array_module(grad_output).broadcast_to(grad_output.reshape(kept), self.shape)
+
+
+class Mean(Sum):
+    """y = mean of m values x: each receives 1 / m of its y's gradient."""
+
+    def forward(self, x: Array) -> Array:
+        self.count = x.dtype.type(math.prod([x.shape[axis] for axis in self.axes]))
+        return super().forward(x) / self.count
+
+    def backward(self, grad_output: Array) -> Array:
+        return super().backward(array_module(grad_output).asarray(grad_output / self.count))
 
 
 class Max(Function):
@@ -51,9 +62,7 @@ def sum(x: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
 
 def mean(x: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     """The mean over axis or axes `dim` (all by default)."""
-    axes = _axes("mean", x, dim)
-    count = int(np.prod([x.shape[axis] for axis in axes]))
-    return Sum.apply(x, axes=axes, keepdim=keepdim) / float(count)
+    return Mean.apply(in_floating_point(x), axes=_axes("mean", x, dim), keepdim=keepdim)
 
 
 def max(x: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -103,7 +104,7 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     start, end = _axis("flatten", x, start_dim), _axis("flatten", x, end_dim)
     if start > end:
         raise ValueError(f"flatten: expected start_dim before end_dim, got {start_dim} and {end_dim}")
-    length = int(np.prod(x.shape[start : end + 1]))
+    length = math.prod(x.shape[start : end + 1])
     return Reshape.apply(x, shape=(*x.shape[:start], length, *x.shape[end + 1 :]))
 
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ministn.backend import Array, array_module
-from ministn.optim.optimizer import Optimizer, Parameters, checked_number
+from ministn.optim.optimizer import Optimizer, Parameters, checked_number, in_pieces
 
 
 class Adam(Optimizer):
@@ -64,14 +64,16 @@ class Adam(Optimizer):
         if not state:
             state.update(step=0, exp_avg=xp.zeros_like(data), exp_avg_sq=xp.zeros_like(data))
         state["step"] += 1
-        grad = self._decayed(data, grad, options)
         beta1, beta2 = options["betas"]
-        state["exp_avg"] += (1 - beta1) * (grad - state["exp_avg"])
-        state["exp_avg_sq"] *= beta2
-        state["exp_avg_sq"] += (1 - beta2) * (grad * grad)
         step_size = options["lr"] / (1 - beta1 ** state["step"])
-        unbiased_std = xp.sqrt(state["exp_avg_sq"]) / math.sqrt(1 - beta2 ** state["step"])
-        data -= step_size * state["exp_avg"] / (unbiased_std + options["eps"])
+        bias = math.sqrt(1 - beta2 ** state["step"])
+        for w, g, m, v in in_pieces(data, grad, state["exp_avg"], state["exp_avg_sq"]):
+            g = self._decayed(w, g, options)
+            m += (1 - beta1) * (g - m)
+            v *= beta2
+            v += (1 - beta2) * (g * g)
+            unbiased_std = xp.sqrt(v) / bias
+            w -= step_size * m / (unbiased_std + options["eps"])
 
     def _decayed(self, data: Array, grad: Array, options: dict[str, Any]) -> Array:
         """The gradient with that of the penalty added."""
