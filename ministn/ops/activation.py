@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from ministn.autodiff import Function, Tensor
-from ministn.backend import Array, array_module
+from ministn.backend import Array, array_module, implementation
 from ministn.ops._common import in_floating_point
+
+_ELEMENTWISE = "ministn.ops.elementwise"
 
 
 class ReLU(Function):
     """y = max(x, 0); the slope at 0 is taken as 0."""
 
     def forward(self, x: Array) -> Array:
-        self.y = array_module(x).maximum(x, x.dtype.type(0))
+        self.y = implementation(_ELEMENTWISE, x).relu(x)
         return self.y
 
     def backward(self, grad_output: Array) -> Array:
-        return grad_output * (self.y > 0)
+        return implementation(_ELEMENTWISE, grad_output).relu_gradient(grad_output, self.y)
 
 
 class Tanh(Function):

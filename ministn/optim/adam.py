@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ministn.backend import Array, array_module
-from ministn.optim.optimizer import Optimizer, Parameters, checked_number, in_pieces
+from ministn.backend import Array, array_module, implementation
+from ministn.optim.optimizer import Optimizer, Parameters, checked_number
 
 
 class Adam(Optimizer):
@@ -60,20 +60,16 @@ class Adam(Optimizer):
         return checked
 
     def _update(self, data: Array, grad: Array, state: dict[str, Any], options: dict[str, Any]) -> None:
-        xp = array_module(data)
+        xp, loops = array_module(data), implementation("ministn.ops.elementwise", data)
         if not state:
             state.update(step=0, exp_avg=xp.zeros_like(data), exp_avg_sq=xp.zeros_like(data))
         state["step"] += 1
         beta1, beta2 = options["betas"]
-        step_size = options["lr"] / (1 - beta1 ** state["step"])
-        bias = math.sqrt(1 - beta2 ** state["step"])
-        for w, g, m, v in in_pieces(data, grad, state["exp_avg"], state["exp_avg_sq"]):
-            g = self._decayed(w, g, options)
-            m += (1 - beta1) * (g - m)
-            v *= beta2
-            v += (1 - beta2) * (g * g)
-            unbiased_std = xp.sqrt(v) / bias
-            w -= step_size * m / (unbiased_std + options["eps"])
+        grad = self._decayed(data, grad, options)
+        rate = options["lr"] / (1 - beta1 ** state["step"])
+        scale = math.sqrt(1 - beta2 ** state["step"])
+        moments = state["exp_avg"], state["exp_avg_sq"]
+        loops.adam_(data, *moments, grad, beta1, beta2, rate, scale, options["eps"])
 
     def _decayed(self, data: Array, grad: Array, options: dict[str, Any]) -> Array:
         """The gradient with that of the penalty added."""

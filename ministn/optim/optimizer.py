@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ministn.autodiff import Tensor
-from ministn.backend import Array, array_module, device_of
+from ministn.backend import Array, array_module
 
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
-_PIECE = 16384  # numbers: with the gradient and two moments 256 KiB in float32, a part of any second-level cache
 
 
 class Optimizer:
@@ -168,20 +167,6 @@ class Optimizer:
             for group in self.param_groups
         )
         return f"{self._name}({', '.join(groups)})"
-
-
-def in_pieces(*arrays: Array) -> Iterator[tuple[Array, ...]]:
-    """The same rows of all `arrays`, a few at a time: what one expression writes is still in the cache for the next.
-
-    All have one shape. A small array, and one on the GPU, where a launch costs more than memory does, comes whole.
-    """
-    first = arrays[0]
-    if first.size <= _PIECE or device_of(first) == "gpu":
-        yield arrays
-        return
-    rows = max(1, len(first) * _PIECE // first.size)
-    for start in range(0, len(first), rows):
-        yield tuple([array[start : start + rows] for array in arrays])
 
 
 def checked_number(name: str, option: str, value: Any, below: float = math.inf) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ministn.backend import Array, array_module
-from ministn.optim.optimizer import Optimizer, Parameters, checked_number, in_pieces
+from ministn.backend import Array, array_module, implementation
+from ministn.optim.optimizer import Optimizer, Parameters, checked_number
 
 
 class SGD(Optimizer):
@@ -55,14 +55,13 @@ class SGD(Optimizer):
         return {**numbers, "nesterov": bool(options["nesterov"])}
 
     def _update(self, data: Array, grad: Array, state: dict[str, Any], options: dict[str, Any]) -> None:
-        momentum = options["momentum"]
-        if momentum and not state:
-            state["momentum_buffer"] = array_module(data).zeros_like(data)  # b = mu 0 + g in the first step
-        for w, g, *buffer in in_pieces(data, grad, *(state.values() if momentum else ())):
-            if options["weight_decay"]:
-                g = g + options["weight_decay"] * w
-            for b in buffer:
-                b *= momentum
-                b += g
-                g = g + momentum * b if options["nesterov"] else b
-            w -= options["lr"] * g
+        loops, momentum = implementation("ministn.ops.elementwise", data), options["momentum"]
+        if options["weight_decay"]:
+            grad = grad + options["weight_decay"] * data
+        if momentum:
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = array_module(data).array(grad)  # a copy: it will be written to
+            else:
+                loops.scale_and_add_(state["momentum_buffer"], momentum, grad)
+            grad = grad + momentum * state["momentum_buffer"] if options["nesterov"] else state["momentum_buffer"]
+        loops.add_scaled_(data, -options["lr"], grad)

@@ -1,0 +1,103 @@
+"""The formulas of `reference` as loops. All arrays of a call are read in the order of memory of the first, which is
+the one that is written, so that every loop runs over plain vectors, whatever the axes are called.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from ministn.ops.elementwise import reference
+
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+
+
+def relu(x):
+    """As `reference.relu`, in the memory order of `x`."""
+    y = np.empty_like(x)
+    _relu(*_vectors(y, x))
+    return y
+
+
+def relu_gradient(grad_output, y):
+    """As `reference.relu_gradient`, in the memory order of `y`."""
+    dx = np.empty_like(y)
+    _relu_gradient(*_vectors(dx, grad_output, y))
+    return dx
+
+
+def add_scaled_(x, factor, y):
+    """As `reference.add_scaled_`."""
+    if not _in_one_order(x):
+        return reference.add_scaled_(x, factor, y)
+    _add_scaled(*_vectors(x, y), x.dtype.type(factor))
+
+
+def scale_and_add_(x, factor, y):
+    """As `reference.scale_and_add_`."""
+    if not _in_one_order(x):
+        return reference.scale_and_add_(x, factor, y)
+    _scale_and_add(*_vectors(x, y), x.dtype.type(factor))
+
+
+def adam_(w, m, v, g, beta1, beta2, rate, scale, eps):
+    """As `reference.adam_`."""
+    if not _in_one_order(w, m, v):
+        return reference.adam_(w, m, v, g, beta1, beta2, rate, scale, eps)
+    numbers = [w.dtype.type(x) for x in (1 - beta1, beta2, 1 - beta2, rate, scale, eps)]
+    _adam(*_vectors(w, m, v, g), *numbers)
+
+
+def _in_one_order(*arrays):
+    """Whether all have their numbers in the same order and without gaps, so that vectors of them are views."""
+    first = arrays[0]
+    alike = all(array.strides == first.strides for array in arrays)
+    return alike and np.may_share_memory(first.ravel("K"), first)
+
+
+def _vectors(first, *arrays):
+    """All as vectors in the memory order of `first`; copies of those that have another."""
+    return [_like(first, array).ravel("K") for array in (first, *arrays)]
+
+
+def _like(first, array):
+    if array.strides == first.strides:
+        return array
+    same = np.empty_like(first)
+    same[...] = array
+    return same
+
+
+@njit(**_OPTIONS)
+def _relu(y, x):
+    nothing = x.dtype.type(0)
+    for k in range(x.size):
+        y[k] = nothing if x[k] <= nothing else x[k]  # a NaN is not <= 0
+
+
+@njit(**_OPTIONS)
+def _relu_gradient(dx, g, y):
+    nothing = g.dtype.type(0)
+    for k in range(g.size):
+        dx[k] = g[k] if y[k] > nothing else nothing
+
+
+@njit(**_OPTIONS)
+def _add_scaled(x, y, factor):
+    for k in range(x.size):
+        x[k] += factor * y[k]
+
+
+@njit(**_OPTIONS)
+def _scale_and_add(x, y, factor):
+    for k in range(x.size):
+        x[k] = factor * x[k] + y[k]
+
+
+@njit(**_OPTIONS)
+def _adam(w, m, v, g, weight1, beta2, weight2, rate, scale, eps):
+    for k in range(w.size):
+        m[k] += weight1 * (g[k] - m[k])
+        v[k] = beta2 * v[k] + weight2 * (g[k] * g[k])
+        w[k] -= rate * m[k] / (math.sqrt(v[k]) / scale + eps)

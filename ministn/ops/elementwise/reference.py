@@ -1,0 +1,36 @@
+"""The formulas as whole-array expressions. A trailing underscore marks those that write to their first argument."""
+
+from __future__ import annotations
+
+from ministn.backend import Array, array_module
+
+
+def relu(x: Array) -> Array:
+    """max(x, 0); NaN stays NaN."""
+    return array_module(x).maximum(x, x.dtype.type(0))
+
+
+def relu_gradient(grad_output: Array, y: Array) -> Array:
+    """dy where y > 0, else 0."""
+    return array_module(y).where(y > 0, grad_output, grad_output.dtype.type(0))
+
+
+def add_scaled_(x: Array, factor: float, y: Array) -> None:
+    """x <- x + factor y."""
+    x += factor * y
+
+
+def scale_and_add_(x: Array, factor: float, y: Array) -> None:
+    """x <- factor x + y."""
+    x *= factor
+    x += y
+
+
+def adam_(
+    w: Array, m: Array, v: Array, g: Array, beta1: float, beta2: float, rate: float, scale: float, eps: float
+) -> None:
+    """m <- beta1 m + (1 - beta1) g, v <- beta2 v + (1 - beta2) g^2, w <- w - rate m / (sqrt(v) / scale + eps)."""
+    m += (1 - beta1) * (g - m)
+    v *= beta2
+    v += (1 - beta2) * (g * g)
+    w -= rate * m / (array_module(v).sqrt(v) / scale + eps)
