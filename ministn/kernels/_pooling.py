@@ -35,6 +35,18 @@ def window_length(
     return np.minimum(start + kernel, length + border) - np.maximum(start, -border)
 
 
+def runs(alike: np.ndarray, stride: int) -> np.ndarray:
+    """For each place along an axis, how many from there on one loop can take: those that are all `alike`, so that
+    what they read follows as closely as they do. That needs a stride of 1; one place at a time otherwise.
+    """
+    length = np.ones(len(alike), np.int64)
+    if stride == 1:
+        for place in range(len(alike) - 2, -1, -1):
+            if alike[place] and alike[place + 1]:
+                length[place] = length[place + 1] + 1
+    return length
+
+
 def check_pooling(
     name: str, input: Any, kernel_size: Size, stride: Size | None, padding: Size, ceil_mode: bool
 ) -> tuple[Pair, Pair, Pair, Pair]:

@@ -125,6 +125,22 @@ def test_cpu_equals_reference(geometry, dtype):
     )
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_vectors_of_images(geometry, dtype):
+    """With many images the loops run over vectors of them; with ties, NaN and windows of -infinity among them."""
+    x = images((19, 2, 9, 14), dtype)
+    x[2, :, 3:5, 4:9], x[3, 0], x[4, 1, ::3, ::2], x[17, 1, 5, 5] = -np.inf, -np.inf, np.nan, np.nan
+    output = max_pool2d(Tensor(batch_last_memory(x), requires_grad=True), *geometry)
+    function = output.creator
+    y, taps = reference.forward(x, *function.geometry, function.output_size)
+    np.testing.assert_array_equal(output.data, y)
+    np.testing.assert_array_equal(function.taps, taps)
+    g = images(y.shape, dtype, seed=1)
+    dx = cpu.backward(g, function.taps, *function.geometry, x.shape[2:])
+    np.testing.assert_array_equal(dx, reference.backward(g, taps, *function.geometry, x.shape[2:]))
+
+
 @pytest.mark.parametrize("batch", [0, 1, 2, 7, 8, 16, 31, 64, 70])
 @pytest.mark.parametrize("arrange", [np.ascontiguousarray, batch_last_memory])
 def test_batch_sizes_and_layouts(batch, arrange):

@@ -1,17 +1,21 @@
-"""max_pool2d, the loops. Arrays are batch-last, (C, H, W, N): the inner loop runs over the images, one vector at a
-time. One parallel iteration makes an output row of one channel in `_forward`, an input row of one channel in
-`_backward`, and writes nothing else: windows may overlap, yet nothing races, and the order of sums is the same for any
-number of threads.
+"""max_pool2d, the loops. Memory is batch-last, (C, H, W, N), as one vector: `k` runs over the N images of a pixel, at
+stride 1 also over the pixels that follow in its row. One parallel iteration makes an output row of one channel in
+`_forward`, one channel in `_backward`, where windows may overlap, an input row of one channel in `_backward_apart`,
+and writes nothing else: nothing races, and the order of sums is the same for any number of threads.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
 from numba import njit, prange
 
 from ministn.kernels._layout import batch_last, from_batch_last
+from ministn.kernels._pooling import runs
 
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+_VECTOR = 8  # images from which on vectors pay
+_index = np.uintp  # an index that cannot be negative: LLVM makes vectors only of loops without that question
 
 
 def forward(x, kernel, stride, padding, output_size):
@@ -19,65 +23,141 @@ def forward(x, kernel, stride, padding, output_size):
     x = batch_last(x)
     size = (x.shape[0], *output_size, x.shape[3])
     y, taps = np.empty(size, x.dtype), np.empty(size, np.uint8 if kernel[0] * kernel[1] <= 256 else np.uint32)
-    _forward(x, y, taps, kernel, stride, padding)
+    table = _taps(x.shape[1:3], output_size, kernel, stride, padding)
+    _forward(x.reshape(-1), y.reshape(-1), taps.reshape(-1), x.shape, size, *table)
     return from_batch_last(y), from_batch_last(taps)
 
 
 def backward(grad_output, taps, kernel, stride, padding, image_size):
-    """As `reference.backward`; the memory of the result is batch-last."""
-    g = batch_last(grad_output)
+    """As `reference.backward`; the memory of the result is batch-last.
+
+    Windows that overlap write where they must; those that do not are read pixel by pixel, as vectors.
+    """
+    g, taps = batch_last(grad_output), batch_last(taps)
     dx = np.empty((g.shape[0], *image_size, g.shape[3]), g.dtype)
-    _backward(g, batch_last(taps), dx, kernel, stride, padding)
+    arrays = g.reshape(-1), taps.reshape(-1), dx.reshape(-1), dx.shape, g.shape
+    if stride[0] >= kernel[0] and stride[1] >= kernel[1] and dx.shape[3] >= _VECTOR:
+        _backward_apart(*arrays, kernel, stride, padding)
+    else:
+        u, v = np.divmod(np.arange(kernel[0] * kernel[1]), kernel[1])
+        offsets = (u * dx.shape[2] + v) * dx.shape[3]  # from the first pixel of a window, in the vector
+        _backward(*arrays, stride, padding, offsets)
     return from_batch_last(dx)
 
 
+@functools.lru_cache(maxsize=64)
+def _taps(image_size, output_size, kernel, stride, padding):
+    """Where each tap of a window reads, p W and q, and its number, u KW and v: rows of T taps for each i and each j.
+
+    A tap outside the image reads the nearest pixel of its window instead, and the last is repeated until T is a
+    multiple of four: a pixel that is met again changes neither the maximum nor which tap was the first to have it.
+    """
+    count = kernel[0] * kernel[1]
+    taps = np.minimum(np.arange(-(-count // 4) * 4), count - 1)
+    (p, u, _), (q, v, inside) = (
+        _clipped(tap, image_size[a], output_size[a], stride[a], padding[a])
+        for a, tap in enumerate(np.divmod(taps, kernel[1]))
+    )
+    return p * image_size[1], q, u * kernel[1], v, runs(inside, stride[1])
+
+
+def _clipped(tap, length, count, stride, padding):
+    first = np.arange(count)[:, None] * stride - padding
+    pixel = np.clip(first + tap, 0, length - 1)
+    return pixel, pixel - first, (pixel == first + tap).all(axis=1)
+
+
 @njit(parallel=True, **_OPTIONS)
-def _forward(x, y, taps, kernel, stride, padding):
+def _forward(x, y, taps, x_shape, y_shape, rows, columns, row_taps, column_taps, run):
     """y[c, i, j] = max over u, v of x[c, p, q] where p = i s_h - P_h + u and q = j s_w - P_w + v,
     taps[c, i, j] = u KW + v of the first largest"""
-    (C, H, W, _), (_, OH, OW, _), (KH, KW) = x.shape, y.shape, kernel
+    (_, H, W, N), (C, OH, OW, _) = x_shape, y_shape
     for item in prange(C * OH):
         c, i = item // OH, item % OH
-        top = i * stride[0] - padding[0]
-        for j in range(OW):
-            left = j * stride[1] - padding[1]
-            largest, winner = y[c, i, j], taps[c, i, j]
-            u0, v0 = max(0, -top), max(0, -left)  # the first tap on the image: it wins even if all are -infinity
-            largest[:] = x[c, top + u0, left + v0]
-            winner[:] = u0 * KW + v0
-            for u in range(u0, min(KH, H - top)):
-                for v in range(v0, min(KW, W - left)):
-                    _keep_larger(largest, winner, x[c, top + u, left + v], taps.dtype.type(u * KW + v))
+        j = 0
+        while j < OW:
+            to, length = _index((item * OW + j) * N), _index(run[j] * N)
+            if length < _VECTOR:
+                _find_largest(x, y, taps, to, length, c * H * W, N, i, j, rows, columns, row_taps, column_taps)
+            else:
+                for t in range(0, columns.shape[1], 4):
+                    _keep_largest(x, y, taps, to, length, c * H * W, N, i, j, t, rows, columns, row_taps, column_taps)
+            j += run[j]
 
 
 @njit(**_OPTIONS)
-def _keep_larger(largest, winner, values, tap):
-    """Where a value is larger, or NaN, it and its tap replace what was there."""
-    for n in range(largest.size):
-        wins = (values[n] > largest[n]) | (values[n] != values[n])
-        largest[n] = values[n] if wins else largest[n]  # no branch: LLVM makes a masked vector move of it
-        winner[n] = tap if wins else winner[n]
+def _find_largest(x, y, taps, to, length, plane, N, i, j, p, q, u, v):
+    """The largest of all taps, one image after another."""
+    for k in range(length):
+        largest, winner = x[_index((plane + p[i, 0] + q[j, 0]) * N) + k], u[i, 0] + v[j, 0]
+        for t in range(1, p.shape[1]):
+            value = x[_index((plane + p[i, t] + q[j, t]) * N) + k]
+            largest, winner = _larger(largest, winner, value, u[i, t] + v[j, t])
+        y[to + k], taps[to + k] = largest, winner
+
+
+@njit(**_OPTIONS)
+def _keep_largest(x, y, taps, to, length, plane, N, i, j, t, p, q, u, v):
+    """Where the value of a tap from t to t + 3 is larger than what is there, or NaN, it and its tap replace that."""
+    x0, t0 = _index((plane + p[i, t] + q[j, t]) * N), taps.dtype.type(u[i, t] + v[j, t])
+    x1, t1 = _index((plane + p[i, t + 1] + q[j, t + 1]) * N), taps.dtype.type(u[i, t + 1] + v[j, t + 1])
+    x2, t2 = _index((plane + p[i, t + 2] + q[j, t + 2]) * N), taps.dtype.type(u[i, t + 2] + v[j, t + 2])
+    x3, t3 = _index((plane + p[i, t + 3] + q[j, t + 3]) * N), taps.dtype.type(u[i, t + 3] + v[j, t + 3])
+    first = t == 0  # nothing is there yet
+    for k in range(length):
+        largest, winner = (x[x0 + k] if first else y[to + k]), (t0 if first else taps[to + k])
+        largest, winner = _larger(largest, winner, x[x0 + k], t0)
+        largest, winner = _larger(largest, winner, x[x1 + k], t1)
+        largest, winner = _larger(largest, winner, x[x2 + k], t2)
+        largest, winner = _larger(largest, winner, x[x3 + k], t3)
+        y[to + k], taps[to + k] = largest, winner
+
+
+@njit(**_OPTIONS)
+def _larger(largest, winner, value, tap):
+    wins = (value > largest) | (value != value)  # no branch: LLVM makes masked vector moves of it
+    return (value if wins else largest), (tap if wins else winner)
 
 
 @njit(parallel=True, **_OPTIONS)
-def _backward(g, taps, dx, kernel, stride, padding):
-    """dx[c, p, q] = sum over u, v of g[c, i, j]
-    where p = i s_h - P_h + u, q = j s_w - P_w + v and taps[c, i, j] = u KW + v"""
-    (C, H, W, _), (_, OH, OW, _), (KH, KW) = dx.shape, g.shape, kernel
-    for item in prange(C * H):
-        c, p = item // H, item % H
-        dx[c, p] = 0
-        for u in range(KH):
-            i, between = divmod(p + padding[0] - u, stride[0])
-            if between == 0 and 0 <= i < OH:  # tap row u of window row i lies on this input row
-                for j in range(OW):
-                    left = j * stride[1] - padding[1]
-                    for v in range(max(0, -left), min(KW, W - left)):
-                        _add_where_won(dx[c, p, left + v], g[c, i, j], taps[c, i, j], taps.dtype.type(u * KW + v))
+def _backward(g, taps, dx, x_shape, y_shape, stride, padding, offsets):
+    """dx[c, p, q] += g[c, i, j] where p = i s_h - P_h + u, q = j s_w - P_w + v and taps[c, i, j] = u KW + v"""
+    (C, H, W, N), (_, OH, OW, _) = x_shape, y_shape
+    for c in prange(C):
+        for k in range(c * H * W * N, (c + 1) * H * W * N):
+            dx[k] = 0
+        for i in range(OH):
+            for j in range(OW):
+                window = ((c * H + i * stride[0] - padding[0]) * W + j * stride[1] - padding[1]) * N
+                _scatter(dx, g, taps, window, ((c * OH + i) * OW + j) * N, N, offsets)
 
 
 @njit(**_OPTIONS)
-def _add_where_won(to, g, winner, tap):
-    nothing = to.dtype.type(0)
-    for n in range(to.size):
-        to[n] += g[n] if winner[n] == tap else nothing
+def _scatter(dx, g, taps, window, pixel, N, offsets):
+    """Each image's gradient to the pixel that won there."""
+    for n in range(N):
+        dx[_index(window + offsets[taps[_index(pixel + n)]] + n)] += g[_index(pixel + n)]
+
+
+@njit(parallel=True, **_OPTIONS)
+def _backward_apart(g, taps, dx, x_shape, y_shape, kernel, stride, padding):
+    """The same for windows that do not overlap: dx[c, p, q] = g[c, i, j] where taps[c, i, j] = u KW + v, else 0"""
+    (C, H, W, N), (_, OH, OW, _), (KH, KW) = x_shape, y_shape, kernel
+    for item in prange(C * H):
+        c, (i, u) = item // H, divmod(item % H + padding[0], stride[0])
+        for q in range(W):
+            j, v = divmod(q + padding[1], stride[1])
+            to = _index((item * W + q) * N)
+            if i < OH and j < OW and u < KH and v < KW:
+                window = _index(((c * OH + i) * OW + j) * N)
+                _copy_where_won(dx, g, taps, to, window, taps.dtype.type(u * KW + v), _index(N))
+            else:  # no window is over this pixel
+                for k in range(_index(N)):
+                    dx[to + k] = 0
+
+
+@njit(**_OPTIONS)
+def _copy_where_won(dx, g, taps, to, window, tap, length):
+    nothing = dx.dtype.type(0)
+    for k in range(length):
+        dx[to + k] = g[window + k] if taps[window + k] == tap else nothing
