@@ -31,7 +31,9 @@ class Linear(Function):
 
     def backward(self, grad_output: Array) -> tuple[Array | None, Array | None, Array | None]:
         grad_x = _product_like(self.x, self.weight, left=grad_output) if self.needs_grad[0] else None
-        grad_weight = grad_output.T @ self.x if self.needs_grad[1] else None
+        grad_weight = None
+        if self.needs_grad[1]:  # a sum over one image is no sum: BLAS would take four times as long for it
+            grad_weight = grad_output.T * self.x if len(self.x) == 1 else grad_output.T @ self.x
         grad_bias = grad_output.sum(axis=0) if self.needs_grad[2] else None
         return grad_x, grad_weight, grad_bias
 
