@@ -1,7 +1,8 @@
 """max_pool2d, the loops. Memory is batch-last, (C, H, W, N), as one vector: `k` runs over the N images of a pixel, at
 stride 1 also over the pixels that follow in its row. One parallel iteration makes an output row of one channel in
 `_forward`, one channel in `_backward`, where windows may overlap, an input row of one channel in `_backward_apart`,
-and writes nothing else: nothing races, and the order of sums is the same for any number of threads.
+and writes nothing else: nothing races, and the order of sums is the same for any number of threads. Indices are
+`np.uintp`, which cannot be negative: LLVM makes vectors only of loops without that question.
 """
 
 import functools
@@ -15,7 +16,6 @@ from ministn.kernels._pooling import runs
 
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 _VECTOR = 8  # images from which on vectors pay
-_index = np.uintp  # an index that cannot be negative: LLVM makes vectors only of loops without that question
 
 
 def forward(x, kernel, stride, padding, output_size):
@@ -76,7 +76,7 @@ def _forward(x, y, taps, x_shape, y_shape, rows, columns, row_taps, column_taps,
         c, i = item // OH, item % OH
         j = 0
         while j < OW:
-            to, length = _index((item * OW + j) * N), _index(run[j] * N)
+            to, length = np.uintp((item * OW + j) * N), np.uintp(run[j] * N)
             if length < _VECTOR:
                 _find_largest(x, y, taps, to, length, c * H * W, N, i, j, rows, columns, row_taps, column_taps)
             else:
@@ -89,9 +89,9 @@ def _forward(x, y, taps, x_shape, y_shape, rows, columns, row_taps, column_taps,
 def _find_largest(x, y, taps, to, length, plane, N, i, j, p, q, u, v):
     """The largest of all taps, one image after another."""
     for k in range(length):
-        largest, winner = x[_index((plane + p[i, 0] + q[j, 0]) * N) + k], u[i, 0] + v[j, 0]
+        largest, winner = x[np.uintp((plane + p[i, 0] + q[j, 0]) * N) + k], u[i, 0] + v[j, 0]
         for t in range(1, p.shape[1]):
-            value = x[_index((plane + p[i, t] + q[j, t]) * N) + k]
+            value = x[np.uintp((plane + p[i, t] + q[j, t]) * N) + k]
             largest, winner = _larger(largest, winner, value, u[i, t] + v[j, t])
         y[to + k], taps[to + k] = largest, winner
 
@@ -99,10 +99,10 @@ def _find_largest(x, y, taps, to, length, plane, N, i, j, p, q, u, v):
 @njit(**_OPTIONS)
 def _keep_largest(x, y, taps, to, length, plane, N, i, j, t, p, q, u, v):
     """Where the value of a tap from t to t + 3 is larger than what is there, or NaN, it and its tap replace that."""
-    x0, t0 = _index((plane + p[i, t] + q[j, t]) * N), taps.dtype.type(u[i, t] + v[j, t])
-    x1, t1 = _index((plane + p[i, t + 1] + q[j, t + 1]) * N), taps.dtype.type(u[i, t + 1] + v[j, t + 1])
-    x2, t2 = _index((plane + p[i, t + 2] + q[j, t + 2]) * N), taps.dtype.type(u[i, t + 2] + v[j, t + 2])
-    x3, t3 = _index((plane + p[i, t + 3] + q[j, t + 3]) * N), taps.dtype.type(u[i, t + 3] + v[j, t + 3])
+    x0, t0 = np.uintp((plane + p[i, t] + q[j, t]) * N), taps.dtype.type(u[i, t] + v[j, t])
+    x1, t1 = np.uintp((plane + p[i, t + 1] + q[j, t + 1]) * N), taps.dtype.type(u[i, t + 1] + v[j, t + 1])
+    x2, t2 = np.uintp((plane + p[i, t + 2] + q[j, t + 2]) * N), taps.dtype.type(u[i, t + 2] + v[j, t + 2])
+    x3, t3 = np.uintp((plane + p[i, t + 3] + q[j, t + 3]) * N), taps.dtype.type(u[i, t + 3] + v[j, t + 3])
     first = t == 0  # nothing is there yet
     for k in range(length):
         largest, winner = (x[x0 + k] if first else y[to + k]), (t0 if first else taps[to + k])
@@ -136,7 +136,7 @@ def _backward(g, taps, dx, x_shape, y_shape, stride, padding, offsets):
 def _scatter(dx, g, taps, window, pixel, N, offsets):
     """Each image's gradient to the pixel that won there."""
     for n in range(N):
-        dx[_index(window + offsets[taps[_index(pixel + n)]] + n)] += g[_index(pixel + n)]
+        dx[np.uintp(window + offsets[taps[np.uintp(pixel + n)]] + n)] += g[np.uintp(pixel + n)]
 
 
 @njit(parallel=True, **_OPTIONS)
@@ -147,12 +147,12 @@ def _backward_apart(g, taps, dx, x_shape, y_shape, kernel, stride, padding):
         c, (i, u) = item // H, divmod(item % H + padding[0], stride[0])
         for q in range(W):
             j, v = divmod(q + padding[1], stride[1])
-            to = _index((item * W + q) * N)
+            to = np.uintp((item * W + q) * N)
             if i < OH and j < OW and u < KH and v < KW:
-                window = _index(((c * OH + i) * OW + j) * N)
-                _copy_where_won(dx, g, taps, to, window, taps.dtype.type(u * KW + v), _index(N))
+                window = np.uintp(((c * OH + i) * OW + j) * N)
+                _copy_where_won(dx, g, taps, to, window, taps.dtype.type(u * KW + v), np.uintp(N))
             else:  # no window is over this pixel
-                for k in range(_index(N)):
+                for k in range(np.uintp(N)):
                     dx[to + k] = 0
 
 
