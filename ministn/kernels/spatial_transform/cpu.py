@@ -1,103 +1,176 @@
-"""Affine grid and bilinear sampling in one pass, the loops: batch-last, the innermost over the images, as vectors.
+"""Affine grid and bilinear sampling in one pass, the loops: batch-last, 16 images in the lanes of a vector.
 
-For one output pixel (i, j), `_place` finds where each image's sample falls; then the channels are read there.
-Forward and d theta: one parallel iteration is one output row i, with a part of d theta of its own. d input: one
-parallel iteration owns a block of images, because the samples of one image add to the same input pixels.
+One parallel iteration owns a block of 16 images: no races, and every image is summed in the same order for any number
+of threads. For an output pixel (i, j), `_place` finds where each image's sample falls and `_read` fetches the four
+pixels there, for each image elsewhere; all other arithmetic is the same for the 16, so it becomes vectors.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import get_num_threads, njit, prange
+from numba import njit, prange
 
 from ministn.kernels._coordinates import pixel_centres
 from ministn.kernels._layout import batch_last, from_batch_last
+from ministn.kernels.affine_grid import cpu as affine_grid
+from ministn.kernels.grid_sample import cpu as grid_sample
+
+_LANES = 16  # images of a block: a constant, so that the compiler can make vectors of the loops over them
 
 
 def forward(input, theta, height, width, align_corners):
-    x_t, y_t = (pixel_centres(length, align_corners, theta.dtype) for length in (width, height))
-    output = np.empty((input.shape[1], height, width, len(input)), input.dtype)
-    _forward(output, batch_last(input), batch_last(theta), x_t, y_t, align_corners)
+    if not _fits_lanes(input):
+        grid = affine_grid.forward(theta, height, width, align_corners)
+        return grid_sample.forward(input, grid, "bilinear", "zeros", align_corners)
+    N, C, H, W = input.shape
+    output = np.empty((C, height, width, N), input.dtype)
+    points = _target_points(height, width, align_corners, theta.dtype)
+    _forward(_rows(output), _rows(batch_last(input)), _rows(batch_last(theta)), *points, C, H, W, align_corners)
     return from_batch_last(output)
 
 
 def backward(grad_output, input, theta, align_corners, needs_grad=(True, True)):
-    x_t, y_t = (pixel_centres(length, align_corners, theta.dtype) for length in grad_output.shape[:1:-1])
-    input, theta, grad_output = batch_last(input), batch_last(theta), batch_last(grad_output)
-    grad_input = grad_theta = None
-    if needs_grad[1]:
-        parts = np.zeros((len(y_t), *theta.shape), theta.dtype)  # one per output row, added up in a fixed order below
-        _backward_theta(parts, grad_output, input, theta, x_t, y_t, align_corners)
-        grad_theta = from_batch_last(parts.sum(axis=0))
+    N, C, H, W = input.shape
+    if not _fits_lanes(input):
+        grid = affine_grid.forward(theta, *grad_output.shape[2:], align_corners)
+        options = "bilinear", "zeros", align_corners, needs_grad
+        grad_input, grad_grid = grid_sample.backward(grad_output, input, grid, *options)
+        return grad_input, affine_grid.backward(grad_grid, align_corners) if needs_grad[1] else None
+    points = _target_points(*grad_output.shape[2:], align_corners, theta.dtype)
+    arrays = _rows(batch_last(grad_output)), _rows(batch_last(input)), _rows(batch_last(theta))
+    grad_input, grad_theta = np.empty((C, H, W, N), input.dtype), np.empty((2, 3, N), theta.dtype)
     if needs_grad[0]:
-        grad_input = np.zeros(input.shape, input.dtype)
-        block = max(1, min(16, input.shape[3] // get_num_threads()))  # a vector of images, but a block per thread
-        _backward_input(grad_input, grad_output, theta, x_t, y_t, align_corners, block)
-        grad_input = from_batch_last(grad_input)
-    return grad_input, grad_theta
+        _backward_input(_rows(grad_input), arrays[0], arrays[2], *points, C, H, W, align_corners)
+    if needs_grad[1]:
+        _backward_theta(_rows(grad_theta), *arrays, *points, C, H, W, align_corners)
+    return tuple(from_batch_last(x) if need else None for x, need in zip((grad_input, grad_theta), needs_grad, strict=True))
+
+
+def _fits_lanes(input):
+    """Whether there are images for all lanes and a block of them fits the processor's cache.
+
+    Else the two steps one after the other, in NCHW memory, are faster. Only sizes decide, not the memory's order: the
+    same numbers give the same bits.
+    """
+    N, C, H, W = input.shape
+    return N >= _LANES and C * H * W <= 4096
+
+
+def _target_points(height, width, align_corners, dtype):
+    """x_t of every column, y_t of every row."""
+    return tuple(pixel_centres(length, align_corners, dtype) for length in (width, height))
+
+
+def _rows(x):
+    """(..., N) as (all else, N)"""
+    return x.reshape(-1, x.shape[-1])
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _forward(output, input, theta, x_t, y_t, align_corners):
-    C, H, W, N = input.shape
-    _, OH, OW, _ = output.shape
-    for i in prange(OH):
-        pixel, x, y = np.empty((4, N), np.int64), np.empty((4, N), input.dtype), np.empty((4, N), input.dtype)
+def _forward(output, input, theta, x_t, y_t, C, H, W, align_corners):
+    for block in prange((theta.shape[1] + _LANES - 1) // _LANES):
+        _forward_block(block * _LANES, output, input, theta, x_t, y_t, C, H, W, align_corners)
+
+
+@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
+def _backward_theta(grad_theta, grad_output, input, theta, x_t, y_t, C, H, W, align_corners):
+    for block in prange((theta.shape[1] + _LANES - 1) // _LANES):
+        _backward_theta_block(block * _LANES, grad_theta, grad_output, input, theta, x_t, y_t, C, H, W, align_corners)
+
+
+@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
+def _backward_input(grad_input, grad_output, theta, x_t, y_t, C, H, W, align_corners):
+    for block in prange((theta.shape[1] + _LANES - 1) // _LANES):
+        _backward_input_block(block * _LANES, grad_input, grad_output, theta, x_t, y_t, C, H, W, align_corners)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _forward_block(n0, output, input, theta, x_t, y_t, C, H, W, align_corners):
+    lanes, OH, OW = min(_LANES, theta.shape[1] - n0), len(y_t), len(x_t)
+    U, own_theta = _lanes(input, n0), _lanes(theta, n0)
+    pixel, near = np.empty((4, _LANES), np.int32), np.zeros((4, _LANES), U.dtype)
+    x, y = np.empty((2, _LANES), U.dtype), np.empty((2, _LANES), U.dtype)
+    for i in range(OH):
         for j in range(OW):
-            _place(pixel, x, y, theta, x_t[j], y_t[i], H, W, align_corners)
+            _place(pixel, x, y, own_theta, x_t[j], y_t[i], np.int32(H), np.int32(W), align_corners)
             for c in range(C):
-                U, V = input[c].reshape(H * W * N), output[c, i, j]
-                for n in range(N):
-                    top = x[0, n] * U[pixel[0, n]] + x[1, n] * U[pixel[1, n]]
-                    bottom = x[0, n] * U[pixel[2, n]] + x[1, n] * U[pixel[3, n]]
-                    V[n] = y[0, n] * top + y[1, n] * bottom
+                _read(near, U[c * H * W :], pixel, lanes)
+                V = output[(c * OH + i) * OW + j, n0:]
+                for b in range(lanes):
+                    top = x[0, b] * near[0, b] + x[1, b] * near[1, b]
+                    bottom = x[0, b] * near[2, b] + x[1, b] * near[3, b]
+                    V[b] = y[0, b] * top + y[1, b] * bottom
 
 
-@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _backward_theta(parts, grad_output, input, theta, x_t, y_t, align_corners):
-    C, H, W, N = input.shape
-    _, OH, OW, _ = grad_output.shape
-    x_scale, y_scale = _pixels_per_unit(x_t[0], W, align_corners), _pixels_per_unit(y_t[0], H, align_corners)
-    for i in prange(OH):
-        pixel, x, y = np.empty((4, N), np.int64), np.empty((4, N), input.dtype), np.empty((4, N), input.dtype)
-        grad_x, grad_y = np.empty(N, input.dtype), np.empty(N, input.dtype)  # per pixel, not yet per unit of theta
+@njit(cache=True, nogil=True, error_model="numpy")
+def _backward_theta_block(n0, grad_theta, grad_output, input, theta, x_t, y_t, C, H, W, align_corners):
+    lanes, OH, OW = min(_LANES, theta.shape[1] - n0), len(y_t), len(x_t)
+    U, own_theta = _lanes(input, n0), _lanes(theta, n0)
+    pixel, near = np.empty((4, _LANES), np.int32), np.zeros((4, _LANES), U.dtype)
+    x, y = np.empty((2, _LANES), U.dtype), np.empty((2, _LANES), U.dtype)
+    g, grad = np.zeros(_LANES, U.dtype), np.empty((2, _LANES), U.dtype)  # grad: per pixel that the sample moves
+    total = np.zeros((6, _LANES), U.dtype)
+    for i in range(OH):
         for j in range(OW):
-            _place(pixel, x, y, theta, x_t[j], y_t[i], H, W, align_corners)
-            grad_x[:], grad_y[:] = 0, 0
+            _place(pixel, x, y, own_theta, x_t[j], y_t[i], np.int32(H), np.int32(W), align_corners)
+            for b in range(_LANES):
+                grad[0, b] = grad[1, b] = 0
             for c in range(C):
-                U, g = input[c].reshape(H * W * N), grad_output[c, i, j]
-                for n in range(N):
-                    a, b, d, e = U[pixel[0, n]], U[pixel[1, n]], U[pixel[2, n]], U[pixel[3, n]]
-                    grad_x[n] += g[n] * (y[0, n] * (x[2, n] * a + x[3, n] * b) + y[1, n] * (x[2, n] * d + x[3, n] * e))
-                    grad_y[n] += g[n] * (y[2, n] * (x[0, n] * a + x[1, n] * b) + y[3, n] * (x[0, n] * d + x[1, n] * e))
-            part = parts[i]
-            for n in range(N):  # x moves by x_scale pixels per unit of theta[0] . (x_t, y_t, 1)
-                part[0, 0, n] += grad_x[n] * x_scale * x_t[j]
-                part[0, 1, n] += grad_x[n] * x_scale * y_t[i]
-                part[0, 2, n] += grad_x[n] * x_scale
-                part[1, 0, n] += grad_y[n] * y_scale * x_t[j]
-                part[1, 1, n] += grad_y[n] * y_scale * y_t[i]
-                part[1, 2, n] += grad_y[n] * y_scale
+                _read(near, U[c * H * W :], pixel, lanes)
+                for b in range(lanes):
+                    g[b] = grad_output[(c * OH + i) * OW + j, n0 + b]
+                for b in range(_LANES):
+                    grad[0, b] += g[b] * (y[0, b] * (near[1, b] - near[0, b]) + y[1, b] * (near[3, b] - near[2, b]))
+                    grad[1, b] += g[b] * (x[0, b] * (near[2, b] - near[0, b]) + x[1, b] * (near[3, b] - near[1, b]))
+            for a in range(2):  # the point is theta's row a times (x_t, y_t, 1)
+                for b in range(_LANES):
+                    total[3 * a, b] += grad[a, b] * x_t[j]
+                    total[3 * a + 1, b] += grad[a, b] * y_t[i]
+                    total[3 * a + 2, b] += grad[a, b]
+    for k in range(6):
+        scale = _pixels_per_unit(x_t[0], W if k < 3 else H, align_corners)
+        for b in range(lanes):
+            grad_theta[k, n0 + b] = scale * total[k, b]
 
 
-@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _backward_input(grad_input, grad_output, theta, x_t, y_t, align_corners, block):
-    C, H, W, N = grad_input.shape
-    _, OH, OW, _ = grad_output.shape
-    for first in prange((N + block - 1) // block):
-        n0, B = first * block, min(block, N - first * block)
-        own_theta = theta[:, :, n0 : n0 + B].copy()
-        pixel, x, y = np.empty((4, B), np.int64), np.empty((4, B), theta.dtype), np.empty((4, B), theta.dtype)
-        for i in range(OH):
-            for j in range(OW):
-                _place(pixel, x, y, own_theta, x_t[j], y_t[i], H, W, align_corners)
-                for c in range(C):
-                    dU, g = grad_input[c].reshape(H * W, N), grad_output[c, i, j]
-                    for b in range(B):
-                        for tap in range(4):
-                            weight = y[tap // 2, b] * x[tap % 2, b]
-                            if weight != 0 and weight == weight:  # else outside, or NaN: there is no pixel to credit
-                                dU[pixel[tap, b] // B, n0 + b] += weight * g[n0 + b]  # // B: pixel counts (H, W, B)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _backward_input_block(n0, grad_input, grad_output, theta, x_t, y_t, C, H, W, align_corners):
+    lanes, OH, OW = min(_LANES, theta.shape[1] - n0), len(y_t), len(x_t)
+    own_theta, dU = _lanes(theta, n0), np.zeros((C * H * W, _LANES), theta.dtype)
+    pixel = np.empty((4, _LANES), np.int32)
+    x, y = np.empty((2, _LANES), theta.dtype), np.empty((2, _LANES), theta.dtype)
+    for i in range(OH):
+        for j in range(OW):
+            _place(pixel, x, y, own_theta, x_t[j], y_t[i], np.int32(H), np.int32(W), align_corners)
+            for c in range(C):
+                g = grad_output[(c * OH + i) * OW + j, n0:]
+                for tap in range(4):
+                    for b in range(lanes):
+                        if pixel[tap, b] >= 0:
+                            dU[c * H * W + pixel[tap, b], b] += y[tap // 2, b] * x[tap % 2, b] * g[b]
+    for p in range(C * H * W):
+        for b in range(lanes):
+            grad_input[p, n0 + b] = dU[p, b]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _lanes(x, n0):
+    """A copy of the images n0, n0 + 1, ... of x, shape (P, N), as (P, _LANES); zeros after the last image."""
+    P, N = x.shape
+    block, lanes = np.zeros((P, _LANES), x.dtype), min(_LANES, N - n0)
+    for p in range(P):
+        for b in range(lanes):
+            block[p, b] = x[p, n0 + b]
+    return block
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _read(near, U, pixel, lanes):
+    """The four pixels near each image's sample, 0 for one outside."""
+    for tap in range(4):
+        for b in range(lanes):
+            p = pixel[tap, b]
+            near[tap, b] = U[p, b] if p >= 0 else U.dtype.type(0)
 
 
 @njit(cache=True, error_model="numpy")
@@ -108,28 +181,27 @@ def _pixels_per_unit(x, size, align_corners):
 
 @njit(cache=True, error_model="numpy")
 def _place(pixel, x, y, theta, x_t, y_t, H, W, align_corners):
-    """Where the sample for target point (x_t, y_t) falls in each image n.
+    """Where the sample for target point (x_t, y_t) falls in each image b.
 
-    The four pixels around it (top left, top right, bottom left, bottom right) as flat indices into (H, W, N); for the
-    left and the right column their weights x[0], x[1] and the weights' slopes per pixel x[2], x[3], all 0 for a column
-    outside the image; for the upper and the lower row the same in y.
+    `pixel`: the four around it (top left, top right, bottom left, bottom right) as row times W plus column, -1 for one
+    outside. `x`: the weights of the left and the right column; `y`: of the upper and the lower row.
     """
-    N = theta.shape[2]
-    one, zero = type(x_t)(1), type(x_t)(0)
+    one = type(x_t)(1)
     x_scale, y_scale = _pixels_per_unit(x_t, W, align_corners), _pixels_per_unit(y_t, H, align_corners)
-    half = zero if align_corners else type(x_t)(0.5)
-    for n in range(N):
-        x_s = _to_pixels(theta[0, 0, n] * x_t + theta[0, 1, n] * y_t + theta[0, 2, n], x_scale, half)
-        y_s = _to_pixels(theta[1, 0, n] * x_t + theta[1, 1, n] * y_t + theta[1, 2, n], y_scale, half)
+    half = type(x_t)(0 if align_corners else 0.5)
+    for b in range(_LANES):
+        x_s = _to_pixels(theta[0, b] * x_t + theta[1, b] * y_t + theta[2, b], x_scale, half)
+        y_s = _to_pixels(theta[3, b] * x_t + theta[4, b] * y_t + theta[5, b], y_scale, half)
         left, top = np.floor(x_s), np.floor(y_s)
-        in_left, in_right = _inside(left, W), _inside(left + one, W)
-        in_top, in_bottom = _inside(top, H), _inside(top + one, H)
-        x[0, n], x[1, n] = in_left * (one - (x_s - left)), in_right * (x_s - left)
-        y[0, n], y[1, n] = in_top * (one - (y_s - top)), in_bottom * (y_s - top)
-        x[2, n], x[3, n], y[2, n], y[3, n] = -in_left, in_right, -in_top, in_bottom
-        m0, m1, k0, k1 = _clamp(left, W), _clamp(left + one, W), _clamp(top, H), _clamp(top + one, H)
-        pixel[0, n], pixel[1, n] = (k0 * W + m0) * N + n, (k0 * W + m1) * N + n
-        pixel[2, n], pixel[3, n] = (k1 * W + m0) * N + n, (k1 * W + m1) * N + n
+        x[0, b], x[1, b] = one - (x_s - left), x_s - left
+        y[0, b], y[1, b] = one - (y_s - top), y_s - top
+        w, h = _index(left, W), _index(top, H)
+        in_left, in_right, in_top, in_bottom = 0 <= w < W, -1 <= w < W - 1, 0 <= h < H, -1 <= h < H - 1
+        p = h * W + w
+        pixel[0, b] = p if in_left & in_top else -1
+        pixel[1, b] = p + 1 if in_right & in_top else -1
+        pixel[2, b] = p + W if in_left & in_bottom else -1
+        pixel[3, b] = p + W + 1 if in_right & in_bottom else -1
 
 
 @njit(cache=True, fastmath={"contract"})
@@ -139,13 +211,7 @@ def _to_pixels(x, scale, shift):
 
 
 @njit(cache=True, error_model="numpy")
-def _inside(m, size):
-    """1 if pixel m exists, else 0. A factor, not a branch: the weight of a NaN coordinate stays NaN."""
-    return type(m)(1) if m >= 0 and m <= size - 1 else type(m)(0)
-
-
-@njit(cache=True, error_model="numpy")
-def _clamp(m, size):
-    """The existing pixel nearest to m, 0 for NaN; decided as a float, since 1e20 fits no int."""
-    m = m if m > 0 else type(m)(0)
-    return np.int64(m if m < size - 1 else type(m)(size - 1))
+def _index(m, size):
+    """The whole number m as an integer, brought to -2 ... size, where no pixel is near: 1e20 and NaN fit no integer."""
+    m = m if m > type(m)(-2) else type(m)(-2)
+    return np.int32(m if m < type(m)(size) else type(m)(size))
