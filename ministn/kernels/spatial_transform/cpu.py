@@ -87,14 +87,14 @@ def _backward_input(grad_input, grad_output, theta, x_t, y_t, C, H, W, align_cor
 @njit(cache=True, nogil=True, error_model="numpy")
 def _forward_block(n0, output, input, theta, x_t, y_t, C, H, W, align_corners):
     lanes, OH, OW = min(_LANES, theta.shape[1] - n0), len(y_t), len(x_t)
-    U, own_theta = _lanes(input, n0), _lanes(theta, n0)
-    pixel, near = np.empty((4, _LANES), np.int32), np.zeros((4, _LANES), U.dtype)
+    U, own_theta = _lanes(input, n0, C), _lanes(theta, n0, 1)
+    pixel, near = np.empty((4, _LANES), np.uint32), np.empty((4, _LANES), U.dtype)
     x, y = np.empty((2, _LANES), U.dtype), np.empty((2, _LANES), U.dtype)
     for i in range(OH):
         for j in range(OW):
             _place(pixel, x, y, own_theta, x_t[j], y_t[i], np.int32(H), np.int32(W), align_corners)
             for c in range(C):
-                _read(near, U[c * H * W :], pixel, lanes)
+                _read(near, U[c * (H * W + 1) :], pixel)
                 V = output[(c * OH + i) * OW + j, n0:]
                 for b in range(lanes):
                     top = x[0, b] * near[0, b] + x[1, b] * near[1, b]
@@ -105,8 +105,8 @@ def _forward_block(n0, output, input, theta, x_t, y_t, C, H, W, align_corners):
 @njit(cache=True, nogil=True, error_model="numpy")
 def _backward_theta_block(n0, grad_theta, grad_output, input, theta, x_t, y_t, C, H, W, align_corners):
     lanes, OH, OW = min(_LANES, theta.shape[1] - n0), len(y_t), len(x_t)
-    U, own_theta = _lanes(input, n0), _lanes(theta, n0)
-    pixel, near = np.empty((4, _LANES), np.int32), np.zeros((4, _LANES), U.dtype)
+    U, own_theta = _lanes(input, n0, C), _lanes(theta, n0, 1)
+    pixel, near = np.empty((4, _LANES), np.uint32), np.empty((4, _LANES), U.dtype)
     x, y = np.empty((2, _LANES), U.dtype), np.empty((2, _LANES), U.dtype)
     g, grad = np.zeros(_LANES, U.dtype), np.empty((2, _LANES), U.dtype)  # grad: per pixel that the sample moves
     total = np.zeros((6, _LANES), U.dtype)
@@ -116,7 +116,7 @@ def _backward_theta_block(n0, grad_theta, grad_output, input, theta, x_t, y_t, C
             for b in range(_LANES):
                 grad[0, b] = grad[1, b] = 0
             for c in range(C):
-                _read(near, U[c * H * W :], pixel, lanes)
+                _read(near, U[c * (H * W + 1) :], pixel)
                 for b in range(lanes):
                     g[b] = grad_output[(c * OH + i) * OW + j, n0 + b]
                 for b in range(_LANES):
@@ -136,8 +136,8 @@ def _backward_theta_block(n0, grad_theta, grad_output, input, theta, x_t, y_t, C
 @njit(cache=True, nogil=True, error_model="numpy")
 def _backward_input_block(n0, grad_input, grad_output, theta, x_t, y_t, C, H, W, align_corners):
     lanes, OH, OW = min(_LANES, theta.shape[1] - n0), len(y_t), len(x_t)
-    own_theta, dU = _lanes(theta, n0), np.zeros((C * H * W, _LANES), theta.dtype)
-    pixel = np.empty((4, _LANES), np.int32)
+    own_theta, dU = _lanes(theta, n0, 1), np.zeros((C, H * W + 1, _LANES), theta.dtype)
+    pixel = np.empty((4, _LANES), np.uint32)
     x, y = np.empty((2, _LANES), theta.dtype), np.empty((2, _LANES), theta.dtype)
     for i in range(OH):
         for j in range(OW):
@@ -146,31 +146,32 @@ def _backward_input_block(n0, grad_input, grad_output, theta, x_t, y_t, C, H, W,
                 g = grad_output[(c * OH + i) * OW + j, n0:]
                 for tap in range(4):
                     for b in range(lanes):
-                        if pixel[tap, b] >= 0:
-                            dU[c * H * W + pixel[tap, b], b] += y[tap // 2, b] * x[tap % 2, b] * g[b]
-    for p in range(C * H * W):
-        for b in range(lanes):
-            grad_input[p, n0 + b] = dU[p, b]
+                        dU[c, pixel[tap, b], b] += y[tap // 2, b] * x[tap % 2, b] * g[b]
+    for c in range(C):
+        for p in range(H * W):
+            for b in range(lanes):
+                grad_input[c * H * W + p, n0 + b] = dU[c, p, b]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _lanes(x, n0):
-    """A copy of the images n0, n0 + 1, ... of x, shape (P, N), as (P, _LANES); zeros after the last image."""
-    P, N = x.shape
-    block, lanes = np.zeros((P, _LANES), x.dtype), min(_LANES, N - n0)
-    for p in range(P):
-        for b in range(lanes):
-            block[p, b] = x[p, n0 + b]
+def _lanes(x, n0, C):
+    """A copy of the images n0, n0 + 1, ... of x, shape (C P, N), with one row of zeros more after each of the C
+    channels, the nothing outside: shape (C (P + 1), _LANES); zeros too after the last image."""
+    P, N = len(x) // C, x.shape[1]
+    block, lanes = np.zeros((C * (P + 1), _LANES), x.dtype), min(_LANES, N - n0)
+    for c in range(C):
+        for p in range(P):
+            for b in range(lanes):
+                block[c * (P + 1) + p, b] = x[c * P + p, n0 + b]
     return block
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _read(near, U, pixel, lanes):
-    """The four pixels near each image's sample, 0 for one outside."""
+def _read(near, U, pixel):
+    """The four pixels near each image's sample."""
     for tap in range(4):
-        for b in range(lanes):
-            p = pixel[tap, b]
-            near[tap, b] = U[p, b] if p >= 0 else U.dtype.type(0)
+        for b in range(_LANES):
+            near[tap, b] = U[pixel[tap, b], b]
 
 
 @njit(cache=True, error_model="numpy")
@@ -183,7 +184,7 @@ def _pixels_per_unit(x, size, align_corners):
 def _place(pixel, x, y, theta, x_t, y_t, H, W, align_corners):
     """Where the sample for target point (x_t, y_t) falls in each image b.
 
-    `pixel`: the four around it (top left, top right, bottom left, bottom right) as row times W plus column, -1 for one
+    `pixel`: the four around it (top left, top right, bottom left, bottom right) as row times W plus column, H W for one
     outside. `x`: the weights of the left and the right column; `y`: of the upper and the lower row.
     """
     one = type(x_t)(1)
@@ -198,10 +199,10 @@ def _place(pixel, x, y, theta, x_t, y_t, H, W, align_corners):
         w, h = _index(left, W), _index(top, H)
         in_left, in_right, in_top, in_bottom = 0 <= w < W, -1 <= w < W - 1, 0 <= h < H, -1 <= h < H - 1
         p = h * W + w
-        pixel[0, b] = p if in_left & in_top else -1
-        pixel[1, b] = p + 1 if in_right & in_top else -1
-        pixel[2, b] = p + W if in_left & in_bottom else -1
-        pixel[3, b] = p + W + 1 if in_right & in_bottom else -1
+        pixel[0, b] = p if in_left & in_top else H * W
+        pixel[1, b] = p + 1 if in_right & in_top else H * W
+        pixel[2, b] = p + W if in_left & in_bottom else H * W
+        pixel[3, b] = p + W + 1 if in_right & in_bottom else H * W
 
 
 @njit(cache=True, fastmath={"contract"})
