@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
+import ministn
 from ministn import Tensor, gradcheck, use_kernels
 from ministn.kernels.affine_grid import affine_grid
 from ministn.kernels.grid_sample import grid_sample
@@ -323,6 +324,23 @@ def test_any_memory_order_gives_the_same_bits():
     for other in (batch_last, reversed_twice):
         for got, want in zip(sample(other, grid.copy(order="F"), "bilinear", "zeros", False), expected, strict=True):
             np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_bits_do_not_depend_on_threads(mode, more_threads_than_one):
+    """More samples than one parallel iteration takes, and a last block that is not full."""
+    random = np.random.default_rng(10)
+    image = random.normal(size=(3, 2, 9, 7)).astype(np.float32)
+    grid = random.uniform(-1.2, 1.2, size=(3, 41, 53, 2)).astype(np.float32)
+    results, threads = [], ministn.get_num_threads()
+    try:
+        for count in (1, threads):
+            ministn.set_num_threads(count)
+            results.append(sample(image, grid, mode, "zeros", False))
+    finally:
+        ministn.set_num_threads(threads)
+    for one, several in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, several)
 
 
 @pytest.mark.parametrize(

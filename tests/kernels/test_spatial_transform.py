@@ -10,7 +10,7 @@ from ministn.kernels.grid_sample import grid_sample
 from ministn.kernels.spatial_transform import spatial_transform
 
 KERNELS = ["cpu", "reference"]
-SHAPES = [(1, 1, 1, 4, 3, 3), (3, 2, 6, 1, 2, 5), (70, 1, 5, 6, 4, 3), (5, 3, 8, 7, 8, 7)]
+SHAPES = [(1, 1, 1, 4, 3, 3), (3, 2, 6, 1, 2, 5), (70, 1, 5, 6, 4, 3), (5, 3, 8, 7, 8, 7), (33, 2, 5, 7, 6, 4)]
 # Relative to the largest value: the gradient of theta sums H W products, in another order.
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-13}
 
@@ -118,8 +118,9 @@ def test_only_the_gradients_asked_for():
         )
 
 
-def test_bits_do_not_depend_on_threads_or_memory_order():
-    image, theta, weights = example((37, 3, 8, 7, 9, 5), np.float32)
+@pytest.mark.parametrize("count", [37, 5])
+def test_bits_do_not_depend_on_threads_or_memory_order(count):
+    image, theta, weights = example((count, 3, 8, 7, 9, 5), np.float32)
     expected = transform(image, theta, (9, 5), False, weights)
     batch_last = np.moveaxis(np.ascontiguousarray(np.moveaxis(image, 0, -1)), -1, 0)
     threads = ministn.get_num_threads()
@@ -144,6 +145,14 @@ def test_extreme_theta_touches_only_its_own_image(bad):
     outside = np.zeros_like(image[1]) if np.isfinite(bad) else np.full_like(image[1], np.nan)
     np.testing.assert_array_equal(got[0][1], outside)
     np.testing.assert_array_equal(got[1][1], np.zeros_like(image[1]))
+
+
+@pytest.mark.parametrize("count", [2, 18])
+def test_samples_outside_read_zero_whatever_lies_on_the_edge(count):
+    image, theta, _ = example((count, 1, 4, 4, 4, 4), np.float32)
+    image[:] = np.nan
+    theta[:] = [[1, 0, 3], [0, 1, 0]]
+    np.testing.assert_array_equal(spatial_transform(Tensor(image), Tensor(theta)).numpy(), np.zeros_like(image))
 
 
 @pytest.mark.parametrize(

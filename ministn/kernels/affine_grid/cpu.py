@@ -33,14 +33,22 @@ def _forward(grid, theta, x, y):
                 grid[n, i, j, 1] = theta[n, 1, 0] * x[j] + theta[n, 1, 1] * y[i] + theta[n, 1, 2]
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 def _backward(grad_theta, grad_grid, x, y):
-    N, H, W, _ = grad_grid.shape
-    for n in prange(N):
-        for i in range(H):
+    for n in prange(len(grad_grid)):
+        _backward_image(grad_theta[n], grad_grid[n], x, y)
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
+def _backward_image(grad_theta, grad_grid, x, y):
+    H, W, _ = grad_grid.shape
+    for i in range(H):
+        row = grad_grid[i].reshape(2 * W)
+        for a in range(2):  # row a of theta makes coordinate a of the grid: 0 is x, 1 is y
+            weighted = total = grad_theta.dtype.type(0)
             for j in range(W):
-                for a in range(2):  # row a of theta makes coordinate a of the grid: 0 is x, 1 is y
-                    g = grad_grid[n, i, j, a]
-                    grad_theta[n, a, 0] += g * x[j]
-                    grad_theta[n, a, 1] += g * y[i]
-                    grad_theta[n, a, 2] += g
+                weighted += row[2 * j + a] * x[j]
+                total += row[2 * j + a]
+            grad_theta[a, 0] += weighted
+            grad_theta[a, 1] += total * y[i]
+            grad_theta[a, 2] += total

@@ -1,8 +1,9 @@
 """Grid sampling, the loops: equation (3) of Jaderberg et al. 2015 with a kernel k that reaches few pixels.
 
 Along each axis a sample at x has T taps: pixel indices m, weights k(x - m), and their slopes per unit of the grid.
-Forward: one parallel iteration makes one row of output. Backward: one parallel iteration owns one image, because
-samples of the same image add to the same input pixels.
+`_place_taps` finds them for a block of 64 samples, as vectors; then each channel's pixels are read one by one.
+Forward: one parallel iteration makes 16 blocks of an image. Backward: one parallel iteration owns one image,
+because samples of the same image add to the same input pixels.
 """
 
 from __future__ import annotations
@@ -16,100 +17,140 @@ from ministn.kernels._layout import nchw
 # knows: it unrolls the loops over the taps and drops the other modes' branches.
 _TAPS = {"nearest": (0,), "bilinear": (0, 0), "bicubic": (0, 0, 0, 0)}
 _PADDING = {"zeros": 0, "border": 1, "reflection": 2}
+_BLOCK = 64  # samples: a constant, so that the compiler can make vectors of the loops over them
+_PART = 16 * _BLOCK  # samples of one parallel iteration
 
 
 def forward(input, grid, mode, padding_mode, align_corners):
-    output = np.empty((*input.shape[:2], *grid.shape[1:3]), input.dtype)
-    _forward(output, nchw(input), nchw(grid), _TAPS[mode], _PADDING[padding_mode], align_corners)
-    return output
+    (N, C), (OH, OW) = input.shape[:2], grid.shape[1:3]
+    output = np.empty((N, C, OH * OW), input.dtype)
+    arrays = nchw(input), nchw(grid).reshape(N, OH * OW * 2), _nothing(input)
+    _forward(output, *arrays, _TAPS[mode], _PADDING[padding_mode], align_corners)
+    return output.reshape(N, C, OH, OW)
 
 
 def backward(grad_output, input, grid, mode, padding_mode, align_corners, needs_grad=(True, True)):
-    grad_input, grad_grid = np.zeros(input.shape, input.dtype), np.zeros(grid.shape, grid.dtype)
-    arrays = nchw(grad_output), nchw(input), nchw(grid)
-    options = _TAPS[mode], _PADDING[padding_mode], align_corners, needs_grad[0], needs_grad[1] and mode != "nearest"
+    (N, C), (OH, OW) = input.shape[:2], grid.shape[1:3]
+    grad_input = np.zeros(input.shape if needs_grad[0] else (N, C, 0, 0), input.dtype)
+    grad_grid = np.zeros((N, OH * OW * 2), grid.dtype)
+    arrays = nchw(grad_output).reshape(N, C, OH * OW), nchw(input), nchw(grid).reshape(N, OH * OW * 2), _nothing(input)
+    options = _TAPS[mode], _PADDING[padding_mode], align_corners, (needs_grad[0], needs_grad[1] and mode != "nearest")
     _backward(grad_input, grad_grid, *arrays, *options)
-    return grad_input if needs_grad[0] else None, grad_grid if needs_grad[1] else None
+    return grad_input if needs_grad[0] else None, grad_grid.reshape(grid.shape) if needs_grad[1] else None
+
+
+def _nothing(input):
+    """The index of a tap outside, so far below 0 that no row or column added to it makes it a pixel's. It also lends
+    indices their type: four bytes where they suffice, because vectors then hold as many of them as of float32."""
+    pixels = input.shape[2] * input.shape[3]
+    return np.array([-pixels], np.int32 if pixels < 2**30 else np.int64)
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _forward(output, input, grid, taps, padding, align_corners):
-    N, C, H, W = input.shape
-    _, _, OH, OW = output.shape
-    T = len(taps)
-    for row in prange(N * OH):
-        n, i = row // OH, row % OH
-        kx, ky = np.empty((2, T), input.dtype), np.empty((2, T), input.dtype)  # weights [0], slopes [1] of the taps
-        mx, my = np.empty(T, np.intp), np.empty(T, np.intp)  # their pixels
-        for j in range(OW):
-            _place_taps(mx, kx, grid[n, i, j, 0], W, taps, padding, align_corners)
-            _place_taps(my, ky, grid[n, i, j, 1], H, taps, padding, align_corners)
+def _forward(output, input, grid, nothing, taps, padding, align_corners):
+    (N, C, H, W), P, T = input.shape, output.shape[2], len(taps)
+    parts = (P + _PART - 1) // _PART
+    for item in prange(N * parts):
+        n, first = item // parts, item % parts * _PART
+        kx, ky = np.empty((2, T, _BLOCK), input.dtype), np.empty((2, T, _BLOCK), input.dtype)  # weights [0], slopes [1]
+        mx, my = np.empty((T, _BLOCK), nothing.dtype), np.empty((T, _BLOCK), nothing.dtype)  # columns and rows
+        work = np.zeros((3, _BLOCK), input.dtype)
+        for start in range(first, min(P, first + _PART), _BLOCK):
+            count = min(_BLOCK, P - start)
+            _place_taps(mx, kx, work, grid[n, 2 * start :], count, W, 1, nothing, taps, padding, align_corners)
+            _place_taps(my, ky, work, grid[n, 2 * start + 1 :], count, H, W, nothing, taps, padding, align_corners)
             for c in range(C):
-                value = input.dtype.type(0)
-                for v in range(T):
-                    for u in range(T):
-                        value += ky[0, v] * kx[0, u] * _pixel(input, n, c, my[v], mx[u])
-                output[n, c, i, j] = value
-
-
-@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _backward(
-    grad_input, grad_grid, grad_output, input, grid, taps, padding, align_corners, needs_grad_input, needs_grad_grid
-):
-    N, C, H, W = input.shape
-    _, _, OH, OW = grad_output.shape
-    T = len(taps)
-    for n in prange(N):
-        kx, ky = np.empty((2, T), input.dtype), np.empty((2, T), input.dtype)
-        mx, my = np.empty(T, np.intp), np.empty(T, np.intp)
-        for i in range(OH):
-            for j in range(OW):
-                _place_taps(mx, kx, grid[n, i, j, 0], W, taps, padding, align_corners)
-                _place_taps(my, ky, grid[n, i, j, 1], H, taps, padding, align_corners)
-                for c in range(C):
-                    g = grad_output[n, c, i, j]
+                U, V = input[n, c].reshape(H * W), output[n, c, start:]
+                for s in range(count):
+                    value = input.dtype.type(0)
                     for v in range(T):
                         for u in range(T):
-                            if needs_grad_grid:
-                                pixel = _pixel(input, n, c, my[v], mx[u])
-                                grad_grid[n, i, j, 0] += g * (ky[0, v] * kx[1, u] * pixel)
-                                grad_grid[n, i, j, 1] += g * (ky[1, v] * kx[0, u] * pixel)
-                            if needs_grad_input and my[v] >= 0 and mx[u] >= 0:
-                                grad_input[n, c, my[v], mx[u]] += g * (ky[0, v] * kx[0, u])
+                            value += ky[0, v, s] * kx[0, u, s] * _pixel(U, my[v, s] + mx[u, s])
+                    V[s] = value
 
 
-@njit(cache=True, inline="always")
-def _pixel(input, n, c, y, x):
-    """U[y, x], or 0 for a tap outside."""
-    return input[n, c, y, x] if y >= 0 and x >= 0 else input.dtype.type(0)
+@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
+def _backward(grad_input, grad_grid, grad_output, input, grid, nothing, taps, padding, align_corners, needs_grad):
+    (N, C, H, W), P, T = input.shape, grad_output.shape[2], len(taps)
+    for n in prange(N):
+        kx, ky = np.empty((2, T, _BLOCK), input.dtype), np.empty((2, T, _BLOCK), input.dtype)
+        mx, my = np.empty((T, _BLOCK), nothing.dtype), np.empty((T, _BLOCK), nothing.dtype)
+        work = np.zeros((3, _BLOCK), input.dtype)
+        for start in range(0, P, _BLOCK):
+            count = min(_BLOCK, P - start)
+            _place_taps(mx, kx, work, grid[n, 2 * start :], count, W, 1, nothing, taps, padding, align_corners)
+            _place_taps(my, ky, work, grid[n, 2 * start + 1 :], count, H, W, nothing, taps, padding, align_corners)
+            for c in range(C):
+                g, grad_points = grad_output[n, c, start:], grad_grid[n, 2 * start :]
+                if needs_grad[1]:
+                    _add_slopes(grad_points, g, input[n, c].reshape(H * W), mx, my, kx, ky, count, taps)
+                if needs_grad[0]:
+                    _add_weights(grad_input[n, c].reshape(H * W), g, mx, my, kx, ky, count, taps)
 
 
 @njit(cache=True, error_model="numpy")
-def _place_taps(m, k, position, size, taps, padding, align_corners):
-    """The pixels m[u] that a sample at a normalised position touches along an axis (-1 for one outside), their weights
-    k[0, u], and the weights' slopes with respect to the position, k[1, u]."""
-    one = type(position)(1)
-    scale = type(position)(0.5) * type(position)(size - 1 if align_corners else size)  # pixels per unit of position
-    x = _to_pixels(position, scale, type(position)(0 if align_corners else 0.5))
-    if len(taps) == 1:  # nearest: the weight is 1 and has no slope
-        x, _ = _pad(x, size, padding, align_corners)
-        m[0] = _index(np.rint(x), size)  # halves go to the even pixel, as in PyTorch
-        k[0, 0], k[1, 0] = one, type(position)(0)
-    elif len(taps) == 2:  # bilinear: 1 - t and t
-        x, slope = _pad(x, size, padding, align_corners)
-        floor = np.floor(x)  # at a whole x the cell to the right counts: the slope there is the right-hand one
-        t = x - floor
-        m[0], m[1] = _index(floor, size), _index(floor + one, size)
-        k[0, 0], k[0, 1] = one - t, t
-        k[1, 0], k[1, 1] = -slope * scale, slope * scale
-    else:  # bicubic: each of the four taps is padded for itself
-        floor = np.floor(x)
-        t = x - floor
-        for u in range(4):
-            tap, _ = _pad(floor + type(position)(u - 1), size, padding, align_corners)
-            m[u] = _index(tap, size)
-            k[0, u], slope = _cubic(t - type(position)(u - 1))
-            k[1, u] = slope * scale
+def _add_slopes(grad_points, g, U, mx, my, kx, ky, count, taps):
+    """d grid: what the samples' values gain when the points move, times g."""
+    for s in range(count):
+        slope_x = slope_y = U.dtype.type(0)
+        for v in range(len(taps)):
+            for u in range(len(taps)):
+                pixel = _pixel(U, my[v, s] + mx[u, s])
+                slope_x += ky[0, v, s] * kx[1, u, s] * pixel
+                slope_y += ky[1, v, s] * kx[0, u, s] * pixel
+        grad_points[2 * s] += g[s] * slope_x
+        grad_points[2 * s + 1] += g[s] * slope_y
+
+
+@njit(cache=True, error_model="numpy")
+def _add_weights(dU, g, mx, my, kx, ky, count, taps):
+    """d input: g times the weight of each tap. Tap by tap: two samples in a row seldom add to the same pixel then."""
+    for v in range(len(taps)):
+        for u in range(len(taps)):
+            for s in range(count):
+                p = my[v, s] + mx[u, s]
+                if p >= 0:
+                    dU[p] += g[s] * (ky[0, v, s] * kx[0, u, s])
+
+
+@njit(cache=True, inline="always")
+def _pixel(U, p):
+    """Pixel p, or 0 for a tap outside."""
+    return U[p] if p >= 0 else U.dtype.type(0)
+
+
+@njit(cache=True, error_model="numpy")
+def _place_taps(m, k, work, positions, count, size, stride, nothing, taps, padding, align_corners):
+    """The taps along an axis of a block of samples s, at every other one of the normalised `positions`.
+
+    m[u, s] is the pixel times `stride`, or `nothing` for one outside; k[0, u, s] its weight; k[1, u, s] the weight's
+    slope with respect to the position.
+    """
+    one, x, tap, slope = k.dtype.type(1), work[0], work[1], work[2]
+    scale = k.dtype.type(0.5) * k.dtype.type(size - 1 if align_corners else size)  # pixels per unit of position
+    shift = k.dtype.type(0 if align_corners else 0.5)
+    for s in range(count):
+        x[s] = _to_pixels(positions[2 * s], scale, shift)
+    if len(taps) < 4:
+        _pad(x, slope, size, padding, align_corners)
+    for u in range(len(taps)):
+        if len(taps) == 1:  # nearest: the weight is 1 and has no slope. Halves go to the even pixel, as in PyTorch
+            for s in range(_BLOCK):
+                tap[s], k[0, u, s], k[1, u, s] = np.rint(x[s]), one, 0
+        elif len(taps) == 2:  # bilinear: 1 - t and t. At a whole x the cell to the right counts, and its slope
+            for s in range(_BLOCK):
+                tap[s] = np.floor(x[s]) + k.dtype.type(u)
+            for s in range(_BLOCK):
+                t = x[s] - np.floor(x[s])
+                k[0, u, s], k[1, u, s] = (one - t, -slope[s] * scale) if u == 0 else (t, slope[s] * scale)
+        else:  # bicubic: each of the four taps is padded for itself
+            reach = k.dtype.type(u - 1)
+            for s in range(_BLOCK):
+                tap[s] = np.floor(x[s]) + reach
+                k[0, u, s], d = _cubic(x[s] - np.floor(x[s]) - reach)  # not x - tap, which has no digits left at 1e20
+                k[1, u, s] = d * scale
+            _pad(tap, slope, size, padding, align_corners)
+        _index(m[u], tap, nothing.dtype.type(size), nothing.dtype.type(stride), nothing[0])
 
 
 @njit(cache=True, fastmath={"contract"})
@@ -130,30 +171,32 @@ def _cubic(d):
 
 
 @njit(cache=True, error_model="numpy")
-def _pad(x, size, padding, align_corners):
-    """The pixel coordinate that takes the place of x, and its derivative with respect to x: 1, -1 or 0."""
-    slope = type(x)(1)
-    if padding == 0:  # zeros: nothing moves, _index drops what is outside
-        return x, slope
+def _pad(x, slope, size, padding, align_corners):
+    """Replace pixel coordinates outside; the derivative of the new ones with respect to the old: 1, -1 or 0."""
+    zero, one, last = x.dtype.type(0), x.dtype.type(1), x.dtype.type(size - 1)
+    for s in range(_BLOCK):
+        slope[s] = one
     if padding == 2:  # reflection about the outer pixels' centres, or about their outer edges
-        low = type(x)(0 if align_corners else -0.5)
-        period = type(x)(2 * (size - 1) if align_corners else 2 * size)  # there and back again
-        distance = abs(x - low)
-        distance -= np.trunc(distance / period) * period
-        if x < low:
-            slope = -slope
-        if distance > period - distance:
-            distance, slope = period - distance, -slope
-        x = distance + low
-    # border: the nearest pixel. On the border itself the slope is already 0. Written so that NaN becomes pixel 0.
-    if not x > 0:
-        return type(x)(0), type(x)(0)
-    if x >= size - 1:
-        return type(x)(size - 1), type(x)(0)
-    return x, slope
+        low = x.dtype.type(0 if align_corners else -0.5)
+        period = x.dtype.type(2 * (size - 1) if align_corners else 2 * size)  # there and back again
+        for s in range(_BLOCK):
+            distance = abs(x[s] - low)
+            distance -= np.trunc(distance / period) * period
+            back = period - distance
+            slope[s] = -one if (x[s] < low) != (distance > back) else one
+            x[s] = (back if distance > back else distance) + low
+    if padding != 0:  # border: the nearest pixel. On the border itself the slope is already 0. NaN becomes pixel 0.
+        for s in range(_BLOCK):
+            slope[s] = slope[s] if (x[s] > zero) & (x[s] < last) else zero
+            x[s] = x[s] if x[s] > zero else zero
+            x[s] = x[s] if x[s] < last else last
 
 
 @njit(cache=True, error_model="numpy")
-def _index(m, size):
-    """m as an index, or -1 if it is not one of the `size` pixels: tested as a float, since 1e20 and NaN fit no int."""
-    return np.intp(m) if m >= 0 and m <= size - 1 else np.intp(-1)
+def _index(index, m, size, stride, nothing):
+    """stride times m, or `nothing` where m is not one of the `size` pixels: 1e20 and NaN fit no integer."""
+    before, after = m.dtype.type(-1), m.dtype.type(size)
+    for s in range(_BLOCK):
+        nearest = m[s] if m[s] > before else before
+        pixel = type(nothing)(nearest if nearest < after else after)
+        index[s] = pixel * stride if (pixel >= 0) & (pixel < size) else nothing

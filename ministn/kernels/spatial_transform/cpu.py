@@ -24,7 +24,7 @@ def forward(input, theta, height, width, align_corners):
         return grid_sample.forward(input, grid, "bilinear", "zeros", align_corners)
     N, C, H, W = input.shape
     output = np.empty((C, height, width, N), input.dtype)
-    points = _target_points(height, width, align_corners, theta.dtype)
+    points = (pixel_centres(length, align_corners, theta.dtype) for length in (width, height))
     _forward(_rows(output), _rows(batch_last(input)), _rows(batch_last(theta)), *points, C, H, W, align_corners)
     return from_batch_last(output)
 
@@ -32,18 +32,19 @@ def forward(input, theta, height, width, align_corners):
 def backward(grad_output, input, theta, align_corners, needs_grad=(True, True)):
     N, C, H, W = input.shape
     if not _fits_lanes(input):
-        grid = affine_grid.forward(theta, *grad_output.shape[2:], align_corners)
-        options = "bilinear", "zeros", align_corners, needs_grad
-        grad_input, grad_grid = grid_sample.backward(grad_output, input, grid, *options)
+        points = grad_output, input, affine_grid.forward(theta, *grad_output.shape[2:], align_corners)
+        grad_input, grad_grid = grid_sample.backward(*points, "bilinear", "zeros", align_corners, needs_grad)
         return grad_input, affine_grid.backward(grad_grid, align_corners) if needs_grad[1] else None
-    points = _target_points(*grad_output.shape[2:], align_corners, theta.dtype)
+    points = [pixel_centres(length, align_corners, theta.dtype) for length in grad_output.shape[:1:-1]]
     arrays = _rows(batch_last(grad_output)), _rows(batch_last(input)), _rows(batch_last(theta))
     grad_input, grad_theta = np.empty((C, H, W, N), input.dtype), np.empty((2, 3, N), theta.dtype)
     if needs_grad[0]:
         _backward_input(_rows(grad_input), arrays[0], arrays[2], *points, C, H, W, align_corners)
     if needs_grad[1]:
         _backward_theta(_rows(grad_theta), *arrays, *points, C, H, W, align_corners)
-    return tuple(from_batch_last(x) if need else None for x, need in zip((grad_input, grad_theta), needs_grad, strict=True))
+    return from_batch_last(grad_input) if needs_grad[0] else None, from_batch_last(grad_theta) if needs_grad[
+        1
+    ] else None
 
 
 def _fits_lanes(input):
@@ -56,11 +57,6 @@ def _fits_lanes(input):
     return N >= _LANES and C * H * W <= 4096
 
 
-def _target_points(height, width, align_corners, dtype):
-    """x_t of every column, y_t of every row."""
-    return tuple(pixel_centres(length, align_corners, dtype) for length in (width, height))
-
-
 def _rows(x):
     """(..., N) as (all else, N)"""
     return x.reshape(-1, x.shape[-1])
@@ -68,89 +64,77 @@ def _rows(x):
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 def _forward(output, input, theta, x_t, y_t, C, H, W, align_corners):
+    OH, OW = len(y_t), len(x_t)
     for block in prange((theta.shape[1] + _LANES - 1) // _LANES):
-        _forward_block(block * _LANES, output, input, theta, x_t, y_t, C, H, W, align_corners)
+        n0, lanes = block * _LANES, min(_LANES, theta.shape[1] - block * _LANES)
+        U, own_theta = _lanes(input, n0, C), _lanes(theta, n0, 1)
+        pixel, near = np.empty((4, _LANES), np.uint32), np.empty((4, _LANES), U.dtype)
+        x, y = np.empty((2, _LANES), U.dtype), np.empty((2, _LANES), U.dtype)
+        for i in range(OH):
+            for j in range(OW):
+                _place(pixel, x, y, own_theta, x_t[j], y_t[i], np.int32(H), np.int32(W), align_corners)
+                for c in range(C):
+                    _read(near, U[c * (H * W + 1) :], pixel)
+                    V = output[(c * OH + i) * OW + j, n0:]
+                    for b in range(lanes):
+                        top = x[0, b] * near[0, b] + x[1, b] * near[1, b]
+                        bottom = x[0, b] * near[2, b] + x[1, b] * near[3, b]
+                        V[b] = y[0, b] * top + y[1, b] * bottom
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 def _backward_theta(grad_theta, grad_output, input, theta, x_t, y_t, C, H, W, align_corners):
+    OH, OW = len(y_t), len(x_t)
     for block in prange((theta.shape[1] + _LANES - 1) // _LANES):
-        _backward_theta_block(block * _LANES, grad_theta, grad_output, input, theta, x_t, y_t, C, H, W, align_corners)
+        n0, lanes = block * _LANES, min(_LANES, theta.shape[1] - block * _LANES)
+        U, own_theta = _lanes(input, n0, C), _lanes(theta, n0, 1)
+        pixel, near = np.empty((4, _LANES), np.uint32), np.empty((4, _LANES), U.dtype)
+        x, y = np.empty((2, _LANES), U.dtype), np.empty((2, _LANES), U.dtype)
+        g, grad = np.zeros(_LANES, U.dtype), np.empty((2, _LANES), U.dtype)  # grad: per pixel that the sample moves
+        total = np.zeros((6, _LANES), U.dtype)
+        for i in range(OH):
+            for j in range(OW):
+                _place(pixel, x, y, own_theta, x_t[j], y_t[i], np.int32(H), np.int32(W), align_corners)
+                for b in range(_LANES):
+                    grad[0, b] = grad[1, b] = 0
+                for c in range(C):
+                    _read(near, U[c * (H * W + 1) :], pixel)
+                    for b in range(lanes):
+                        g[b] = grad_output[(c * OH + i) * OW + j, n0 + b]
+                    for b in range(_LANES):
+                        grad[0, b] += g[b] * (y[0, b] * (near[1, b] - near[0, b]) + y[1, b] * (near[3, b] - near[2, b]))
+                        grad[1, b] += g[b] * (x[0, b] * (near[2, b] - near[0, b]) + x[1, b] * (near[3, b] - near[1, b]))
+                for a in range(2):  # row a of theta times (x_t, y_t, 1) is coordinate a of the point
+                    for b in range(_LANES):
+                        total[3 * a, b] += grad[a, b] * x_t[j]
+                        total[3 * a + 1, b] += grad[a, b] * y_t[i]
+                        total[3 * a + 2, b] += grad[a, b]
+        for k in range(6):
+            scale = _pixels_per_unit(x_t[0], W if k < 3 else H, align_corners)
+            for b in range(lanes):
+                grad_theta[k, n0 + b] = scale * total[k, b]
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 def _backward_input(grad_input, grad_output, theta, x_t, y_t, C, H, W, align_corners):
+    OH, OW = len(y_t), len(x_t)
     for block in prange((theta.shape[1] + _LANES - 1) // _LANES):
-        _backward_input_block(block * _LANES, grad_input, grad_output, theta, x_t, y_t, C, H, W, align_corners)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _forward_block(n0, output, input, theta, x_t, y_t, C, H, W, align_corners):
-    lanes, OH, OW = min(_LANES, theta.shape[1] - n0), len(y_t), len(x_t)
-    U, own_theta = _lanes(input, n0, C), _lanes(theta, n0, 1)
-    pixel, near = np.empty((4, _LANES), np.uint32), np.empty((4, _LANES), U.dtype)
-    x, y = np.empty((2, _LANES), U.dtype), np.empty((2, _LANES), U.dtype)
-    for i in range(OH):
-        for j in range(OW):
-            _place(pixel, x, y, own_theta, x_t[j], y_t[i], np.int32(H), np.int32(W), align_corners)
-            for c in range(C):
-                _read(near, U[c * (H * W + 1) :], pixel)
-                V = output[(c * OH + i) * OW + j, n0:]
+        n0, lanes = block * _LANES, min(_LANES, theta.shape[1] - block * _LANES)
+        own_theta, dU = _lanes(theta, n0, 1), np.zeros((C, H * W + 1, _LANES), theta.dtype)
+        pixel = np.empty((4, _LANES), np.uint32)
+        x, y = np.empty((2, _LANES), theta.dtype), np.empty((2, _LANES), theta.dtype)
+        for i in range(OH):
+            for j in range(OW):
+                _place(pixel, x, y, own_theta, x_t[j], y_t[i], np.int32(H), np.int32(W), align_corners)
+                for c in range(C):
+                    g = grad_output[(c * OH + i) * OW + j, n0:]
+                    for tap in range(4):
+                        for b in range(lanes):
+                            dU[c, pixel[tap, b], b] += y[tap // 2, b] * x[tap % 2, b] * g[b]
+        for c in range(C):
+            for p in range(H * W):
                 for b in range(lanes):
-                    top = x[0, b] * near[0, b] + x[1, b] * near[1, b]
-                    bottom = x[0, b] * near[2, b] + x[1, b] * near[3, b]
-                    V[b] = y[0, b] * top + y[1, b] * bottom
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _backward_theta_block(n0, grad_theta, grad_output, input, theta, x_t, y_t, C, H, W, align_corners):
-    lanes, OH, OW = min(_LANES, theta.shape[1] - n0), len(y_t), len(x_t)
-    U, own_theta = _lanes(input, n0, C), _lanes(theta, n0, 1)
-    pixel, near = np.empty((4, _LANES), np.uint32), np.empty((4, _LANES), U.dtype)
-    x, y = np.empty((2, _LANES), U.dtype), np.empty((2, _LANES), U.dtype)
-    g, grad = np.zeros(_LANES, U.dtype), np.empty((2, _LANES), U.dtype)  # grad: per pixel that the sample moves
-    total = np.zeros((6, _LANES), U.dtype)
-    for i in range(OH):
-        for j in range(OW):
-            _place(pixel, x, y, own_theta, x_t[j], y_t[i], np.int32(H), np.int32(W), align_corners)
-            for b in range(_LANES):
-                grad[0, b] = grad[1, b] = 0
-            for c in range(C):
-                _read(near, U[c * (H * W + 1) :], pixel)
-                for b in range(lanes):
-                    g[b] = grad_output[(c * OH + i) * OW + j, n0 + b]
-                for b in range(_LANES):
-                    grad[0, b] += g[b] * (y[0, b] * (near[1, b] - near[0, b]) + y[1, b] * (near[3, b] - near[2, b]))
-                    grad[1, b] += g[b] * (x[0, b] * (near[2, b] - near[0, b]) + x[1, b] * (near[3, b] - near[1, b]))
-            for a in range(2):  # the point is theta's row a times (x_t, y_t, 1)
-                for b in range(_LANES):
-                    total[3 * a, b] += grad[a, b] * x_t[j]
-                    total[3 * a + 1, b] += grad[a, b] * y_t[i]
-                    total[3 * a + 2, b] += grad[a, b]
-    for k in range(6):
-        scale = _pixels_per_unit(x_t[0], W if k < 3 else H, align_corners)
-        for b in range(lanes):
-            grad_theta[k, n0 + b] = scale * total[k, b]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _backward_input_block(n0, grad_input, grad_output, theta, x_t, y_t, C, H, W, align_corners):
-    lanes, OH, OW = min(_LANES, theta.shape[1] - n0), len(y_t), len(x_t)
-    own_theta, dU = _lanes(theta, n0, 1), np.zeros((C, H * W + 1, _LANES), theta.dtype)
-    pixel = np.empty((4, _LANES), np.uint32)
-    x, y = np.empty((2, _LANES), theta.dtype), np.empty((2, _LANES), theta.dtype)
-    for i in range(OH):
-        for j in range(OW):
-            _place(pixel, x, y, own_theta, x_t[j], y_t[i], np.int32(H), np.int32(W), align_corners)
-            for c in range(C):
-                g = grad_output[(c * OH + i) * OW + j, n0:]
-                for tap in range(4):
-                    for b in range(lanes):
-                        dU[c, pixel[tap, b], b] += y[tap // 2, b] * x[tap % 2, b] * g[b]
-    for c in range(C):
-        for p in range(H * W):
-            for b in range(lanes):
-                grad_input[c * H * W + p, n0 + b] = dU[c, p, b]
+                    grad_input[c * H * W + p, n0 + b] = dU[c, p, b]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

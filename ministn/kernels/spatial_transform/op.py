@@ -39,8 +39,8 @@ def spatial_transform(
     .. math:: V_{ncij} = \sum_h \sum_w U_{nchw} \max(0, 1 - |x - w|) \max(0, 1 - |y - h|)
 
     (with ``align_corners=True``, x = (x_s + 1) (W - 1) / 2). The same, values and gradients, as
-    ``grid_sample(input, affine_grid(theta, ...))`` in one pass: the grid, larger than a one-channel image, is never
-    stored.
+    ``grid_sample(input, affine_grid(theta, ...))`` in one pass: for small images the grid,
+    larger than a one-channel image, is never stored.
 
     Parameters
     ----------
@@ -65,11 +65,10 @@ def spatial_transform(
     Notes
     -----
     Convention: a sample exactly on a pixel takes the right-hand slope, as in `grid_sample`. A NaN or infinite theta
-    gives NaN in its own image's output and never reads outside the input. A NaN on the edge of the image also reaches
-    samples outside it, as 0 times NaN.
+    gives NaN in its own image's output and never reads outside the input.
 
-    Cost: reads four pixels per output pixel and channel. Works in batch-last memory. Results do not depend on the
-    number of threads.
+    Cost: reads four pixels per output pixel and channel. Works in batch-last memory for 16 images or more of at most
+    4096 values each, else in NCHW memory and in two steps, with a grid. Results do not depend on the number of threads.
 
     References
     ----------
