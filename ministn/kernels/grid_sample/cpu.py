@@ -54,7 +54,7 @@ def _forward(output, input, grid, nothing, taps, padding, align_corners):
         n, first = item // parts, item % parts * _PART
         kx, ky = np.empty((2, T, _BLOCK), input.dtype), np.empty((2, T, _BLOCK), input.dtype)  # weights [0], slopes [1]
         mx, my = np.empty((T, _BLOCK), nothing.dtype), np.empty((T, _BLOCK), nothing.dtype)  # columns and rows
-        work = np.zeros((3, _BLOCK), input.dtype)
+        work = np.zeros((3, _BLOCK), input.dtype)  # room for `_place_taps`
         for start in range(first, min(P, first + _PART), _BLOCK):
             count = min(_BLOCK, P - start)
             _place_taps(mx, kx, work, grid[n, 2 * start :], count, W, 1, nothing, taps, padding, align_corners)
@@ -104,10 +104,10 @@ def _add_slopes(grad_points, g, U, mx, my, kx, ky, count, taps):
 
 @njit(cache=True, error_model="numpy")
 def _add_weights(dU, g, mx, my, kx, ky, count, taps):
-    """d input: g times the weight of each tap. Tap by tap: two samples in a row seldom add to the same pixel then."""
-    for v in range(len(taps)):
-        for u in range(len(taps)):
-            for s in range(count):
+    """d input: g times the weight of each tap."""
+    for s in range(count):
+        for v in range(len(taps)):
+            for u in range(len(taps)):
                 p = my[v, s] + mx[u, s]
                 if p >= 0:
                     dU[p] += g[s] * (ky[0, v, s] * kx[0, u, s])
