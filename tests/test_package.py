@@ -48,7 +48,7 @@ def test_autodiff_is_short():
 def test_family_is_complete_and_short(family):
     for name in ("README.md", "reference.py", "cpu.py", "op.py"):
         assert (family / name).is_file(), f"{family.name} lacks {name}"
-    assert lines_of_code(family / "cpu.py") < 150
+    assert lines_of_code(family / "cpu.py") < 160
     assert (ROOT / "tests" / "kernels" / f"test_{family.name}.py").is_file()
     assert f"]({family.name}/)" in (PACKAGE / "kernels" / "README.md").read_text()
 

@@ -28,6 +28,9 @@ from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 from numba.np.ufunc.parallel import _launch_threads
 
+from ministn.kernels._memory import keep_freed_memory
+
+keep_freed_memory()
 _launch_threads()  # makes `numba_parallel_for` and `get_num_threads` known to compiled code
 
 _SHARED = [Path(__file__), Path(__file__).with_name("simd.py")]

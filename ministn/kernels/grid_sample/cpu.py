@@ -9,9 +9,9 @@ because samples of the same image add to the same input pixels.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
 
 from ministn.kernels._layout import nchw
+from ministn.kernels.compiled import compiled, parallel_for
 
 # The number of taps along an axis stands for the mode. It is passed as the length of a tuple, which the compiler
 # knows: it unrolls the loops over the taps and drops the other modes' branches.
@@ -25,7 +25,7 @@ def forward(input, grid, mode, padding_mode, align_corners):
     (N, C), (OH, OW) = input.shape[:2], grid.shape[1:3]
     output = np.empty((N, C, OH * OW), input.dtype)
     arrays = nchw(input), nchw(grid).reshape(N, OH * OW * 2), _nothing(input)
-    _forward(output, *arrays, _TAPS[mode], _PADDING[padding_mode], align_corners)
+    _forward(N * -(-OH * OW // _PART), output, *arrays, _TAPS[mode], _PADDING[padding_mode], align_corners)
     return output.reshape(N, C, OH, OW)
 
 
@@ -35,7 +35,7 @@ def backward(grad_output, input, grid, mode, padding_mode, align_corners, needs_
     grad_grid = np.zeros((N, OH * OW * 2), grid.dtype)
     arrays = nchw(grad_output).reshape(N, C, OH * OW), nchw(input), nchw(grid).reshape(N, OH * OW * 2), _nothing(input)
     options = _TAPS[mode], _PADDING[padding_mode], align_corners, (needs_grad[0], needs_grad[1] and mode != "nearest")
-    _backward(grad_input, grad_grid, *arrays, *options)
+    _backward(N, grad_input, grad_grid, *arrays, *options)
     return grad_input if needs_grad[0] else None, grad_grid.reshape(grid.shape) if needs_grad[1] else None
 
 
@@ -46,49 +46,59 @@ def _nothing(input):
     return np.array([-pixels], np.int32 if pixels < 2**30 else np.int64)
 
 
-@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _forward(output, input, grid, nothing, taps, padding, align_corners):
-    (N, C, H, W), P, T = input.shape, output.shape[2], len(taps)
+@compiled
+def _forward(parts, *arguments):
+    parallel_for(_forward_part, parts, arguments)
+
+
+@compiled
+def _forward_part(item, output, input, grid, nothing, taps, padding, align_corners):
+    (_, C, H, W), P, T = input.shape, output.shape[2], len(taps)
     parts = (P + _PART - 1) // _PART
-    for item in prange(N * parts):
-        n, first = item // parts, item % parts * _PART
-        kx, ky = np.empty((2, T, _BLOCK), input.dtype), np.empty((2, T, _BLOCK), input.dtype)  # weights [0], slopes [1]
-        mx, my = np.empty((T, _BLOCK), nothing.dtype), np.empty((T, _BLOCK), nothing.dtype)  # columns and rows
-        work = np.zeros((3, _BLOCK), input.dtype)  # room for `_place_taps`
-        for start in range(first, min(P, first + _PART), _BLOCK):
-            count = min(_BLOCK, P - start)
-            _place_taps(mx, kx, work, grid[n, 2 * start :], count, W, 1, nothing, taps, padding, align_corners)
-            _place_taps(my, ky, work, grid[n, 2 * start + 1 :], count, H, W, nothing, taps, padding, align_corners)
-            for c in range(C):
-                U, V = input[n, c].reshape(H * W), output[n, c, start:]
-                for s in range(count):
-                    value = input.dtype.type(0)
-                    for v in range(T):
-                        for u in range(T):
-                            value += ky[0, v, s] * kx[0, u, s] * _pixel(U, my[v, s] + mx[u, s])
-                    V[s] = value
+    n, first = item // parts, item % parts * _PART
+    kx, ky = np.empty((2, T, _BLOCK), input.dtype), np.empty((2, T, _BLOCK), input.dtype)  # weights [0], slopes [1]
+    mx, my = np.empty((T, _BLOCK), nothing.dtype), np.empty((T, _BLOCK), nothing.dtype)  # columns and rows
+    work = np.zeros((3, _BLOCK), input.dtype)  # room for `_place_taps`
+    for start in range(first, min(P, first + _PART), _BLOCK):
+        count = min(_BLOCK, P - start)
+        _place_taps(mx, kx, work, grid[n, 2 * start :], count, W, 1, nothing, taps, padding, align_corners)
+        _place_taps(my, ky, work, grid[n, 2 * start + 1 :], count, H, W, nothing, taps, padding, align_corners)
+        for c in range(C):
+            U, V = input[n, c].reshape(H * W), output[n, c, start:]
+            for s in range(count):
+                value = input.dtype.type(0)
+                for v in range(T):
+                    for u in range(T):
+                        value += ky[0, v, s] * kx[0, u, s] * _pixel(U, my[v, s] + mx[u, s])
+                V[s] = value
 
 
-@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _backward(grad_input, grad_grid, grad_output, input, grid, nothing, taps, padding, align_corners, needs_grad):
-    (N, C, H, W), P, T = input.shape, grad_output.shape[2], len(taps)
-    for n in prange(N):
-        kx, ky = np.empty((2, T, _BLOCK), input.dtype), np.empty((2, T, _BLOCK), input.dtype)
-        mx, my = np.empty((T, _BLOCK), nothing.dtype), np.empty((T, _BLOCK), nothing.dtype)
-        work = np.zeros((3, _BLOCK), input.dtype)
-        for start in range(0, P, _BLOCK):
-            count = min(_BLOCK, P - start)
-            _place_taps(mx, kx, work, grid[n, 2 * start :], count, W, 1, nothing, taps, padding, align_corners)
-            _place_taps(my, ky, work, grid[n, 2 * start + 1 :], count, H, W, nothing, taps, padding, align_corners)
-            for c in range(C):
-                g, grad_points = grad_output[n, c, start:], grad_grid[n, 2 * start :]
-                if needs_grad[1]:
-                    _add_slopes(grad_points, g, input[n, c].reshape(H * W), mx, my, kx, ky, count, taps)
-                if needs_grad[0]:
-                    _add_weights(grad_input[n, c].reshape(H * W), g, mx, my, kx, ky, count, taps)
+@compiled
+def _backward(images, *arguments):
+    parallel_for(_backward_image, images, arguments)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
+def _backward_image(
+    n, grad_input, grad_grid, grad_output, input, grid, nothing, taps, padding, align_corners, needs_grad
+):
+    (_, C, H, W), P, T = input.shape, grad_output.shape[2], len(taps)
+    kx, ky = np.empty((2, T, _BLOCK), input.dtype), np.empty((2, T, _BLOCK), input.dtype)
+    mx, my = np.empty((T, _BLOCK), nothing.dtype), np.empty((T, _BLOCK), nothing.dtype)
+    work = np.zeros((3, _BLOCK), input.dtype)
+    for start in range(0, P, _BLOCK):
+        count = min(_BLOCK, P - start)
+        _place_taps(mx, kx, work, grid[n, 2 * start :], count, W, 1, nothing, taps, padding, align_corners)
+        _place_taps(my, ky, work, grid[n, 2 * start + 1 :], count, H, W, nothing, taps, padding, align_corners)
+        for c in range(C):
+            g, grad_points = grad_output[n, c, start:], grad_grid[n, 2 * start :]
+            if needs_grad[1]:
+                _add_slopes(grad_points, g, input[n, c].reshape(H * W), mx, my, kx, ky, count, taps)
+            if needs_grad[0]:
+                _add_weights(grad_input[n, c].reshape(H * W), g, mx, my, kx, ky, count, taps)
+
+
+@compiled
 def _add_slopes(grad_points, g, U, mx, my, kx, ky, count, taps):
     """d grid: what the samples' values gain when the points move, times g."""
     for s in range(count):
@@ -102,7 +112,7 @@ def _add_slopes(grad_points, g, U, mx, my, kx, ky, count, taps):
         grad_points[2 * s + 1] += g[s] * slope_y
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _add_weights(dU, g, mx, my, kx, ky, count, taps):
     """d input: g times the weight of each tap."""
     for s in range(count):
@@ -113,13 +123,13 @@ def _add_weights(dU, g, mx, my, kx, ky, count, taps):
                     dU[p] += g[s] * (ky[0, v, s] * kx[0, u, s])
 
 
-@njit(cache=True, inline="always")
+@compiled
 def _pixel(U, p):
     """Pixel p, or 0 for a tap outside."""
     return U[p] if p >= 0 else U.dtype.type(0)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _place_taps(m, k, work, positions, count, size, stride, nothing, taps, padding, align_corners):
     """The taps along an axis of a block of samples s, at every other one of the normalised `positions`.
 
@@ -153,13 +163,13 @@ def _place_taps(m, k, work, positions, count, size, stride, nothing, taps, paddi
         _index(m[u], tap, nothing.dtype.type(size), nothing.dtype.type(stride), nothing[0])
 
 
-@njit(cache=True, fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def _to_pixels(position, scale, shift):
     """As one fused multiply-add, like PyTorch: the last bit decides on which side of a kink a sample falls."""
     return (position + type(position)(1)) * scale - shift
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _cubic(d):
     """Keys' cubic convolution kernel with a = -3/4 at distance d, and its derivative."""
     a, s = type(d)(-0.75), abs(d)
@@ -170,7 +180,7 @@ def _cubic(d):
     return type(d)(value), type(d)(slope if d >= 0 else -slope)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _pad(x, slope, size, padding, align_corners):
     """Replace pixel coordinates outside; the derivative of the new ones with respect to the old: 1, -1 or 0."""
     zero, one, last = x.dtype.type(0), x.dtype.type(1), x.dtype.type(size - 1)
@@ -192,7 +202,7 @@ def _pad(x, slope, size, padding, align_corners):
             x[s] = x[s] if x[s] < last else last
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _index(index, m, size, stride, nothing):
     """stride times m, or `nothing` where m is not one of the `size` pixels: 1e20 and NaN fit no integer."""
     before, after = m.dtype.type(-1), m.dtype.type(size)

@@ -6,15 +6,13 @@ and writes nothing else: nothing races, and the order of sums is the same for an
 """
 
 import functools
-from typing import Any
 
 import numpy as np
-from numba import njit, prange
 
 from ministn.kernels._layout import batch_last, from_batch_last
 from ministn.kernels._pooling import runs
+from ministn.kernels.compiled import compiled, parallel_for
 
-_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 _VECTOR = 8  # images from which on vectors pay
 
 
@@ -24,7 +22,8 @@ def forward(x, kernel, stride, padding, output_size):
     size = (x.shape[0], *output_size, x.shape[3])
     y, taps = np.empty(size, x.dtype), np.empty(size, np.uint8 if kernel[0] * kernel[1] <= 256 else np.uint32)
     table = _taps(x.shape[1:3], output_size, kernel, stride, padding)
-    _forward(x.reshape(-1), y.reshape(-1), taps.reshape(-1), x.shape, size, *table)
+    find = _forward if table[-1].max() * x.shape[3] >= _VECTOR else _forward_few
+    find(size[0] * size[1], x.reshape(-1), y.reshape(-1), taps.reshape(-1), x.shape, size, *table)
     return from_batch_last(y), from_batch_last(taps)
 
 
@@ -37,11 +36,11 @@ def backward(grad_output, taps, kernel, stride, padding, image_size):
     dx = np.empty((g.shape[0], *image_size, g.shape[3]), g.dtype)
     arrays = g.reshape(-1), taps.reshape(-1), dx.reshape(-1), dx.shape, g.shape
     if stride[0] >= kernel[0] and stride[1] >= kernel[1] and dx.shape[3] >= _VECTOR:
-        _backward_apart(*arrays, kernel, stride, padding)
+        _backward_apart(dx.shape[0] * dx.shape[1], *arrays, kernel, stride, padding)
     else:
         u, v = np.divmod(np.arange(kernel[0] * kernel[1]), kernel[1])
         offsets = (u * dx.shape[2] + v) * dx.shape[3]  # from the first pixel of a window, in the vector
-        _backward(*arrays, stride, padding, offsets)
+        _backward(dx.shape[0], *arrays, stride, padding, offsets)
     return from_batch_last(dx)
 
 
@@ -67,25 +66,43 @@ def _clipped(tap, length, count, stride, padding):
     return pixel, pixel - first, (pixel == first + tap).all(axis=1)
 
 
-@njit(parallel=True, **_OPTIONS)
-def _forward(x, y, taps, x_shape, y_shape, rows, columns, row_taps, column_taps, run):
+@compiled
+def _forward(rows, *arguments):
+    parallel_for(_output_row, rows, arguments)
+
+
+@compiled
+def _output_row(item, x, y, taps, x_shape, y_shape, rows, columns, row_taps, column_taps, run):
     """y[c, i, j] = max over u, v of x[c, p, q] where p = i s_h - P_h + u and q = j s_w - P_w + v,
     taps[c, i, j] = u KW + v of the first largest"""
-    (_, H, W, N), (C, OH, OW, _) = x_shape, y_shape
-    for item in prange(C * OH):
-        c, i = item // OH, item % OH
-        j = 0
-        while j < OW:
-            to, length = np.uintp((item * OW + j) * N), np.uintp(run[j] * N)
-            if length < _VECTOR:
-                _find_largest(x, y, taps, to, length, c * H * W, N, i, j, rows, columns, row_taps, column_taps)
-            else:
-                for t in range(0, columns.shape[1], 4):
-                    _keep_largest(x, y, taps, to, length, c * H * W, N, i, j, t, rows, columns, row_taps, column_taps)
-            j += run[j]
+    (_, H, W, N), (_, OH, OW, _) = x_shape, y_shape
+    c, i = item // OH, item % OH
+    j = np.intp(0)  # not 0: the compiler would make a loop of its own for that number
+    while j < OW:
+        to, length = np.uintp((item * OW + j) * N), np.uintp(run[j] * N)
+        for t in range(0, columns.shape[1], 4):
+            _keep_largest(x, y, taps, to, length, c * H * W, N, i, j, t, rows, columns, row_taps, column_taps)
+        j += run[j]
 
 
-@njit(**_OPTIONS)
+@compiled
+def _forward_few(rows, *arguments):
+    parallel_for(_output_row_few, rows, arguments)
+
+
+@compiled
+def _output_row_few(item, x, y, taps, x_shape, y_shape, rows, columns, row_taps, column_taps, run):
+    """The same for few images, where vectors do not pay."""
+    (_, H, W, N), (_, OH, OW, _) = x_shape, y_shape
+    c, i = item // OH, item % OH
+    j = np.intp(0)
+    while j < OW:
+        to, length = np.uintp((item * OW + j) * N), np.uintp(run[j] * N)
+        _find_largest(x, y, taps, to, length, c * H * W, N, i, j, rows, columns, row_taps, column_taps)
+        j += run[j]
+
+
+@compiled
 def _find_largest(x, y, taps, to, length, plane, N, i, j, p, q, u, v):
     """The largest of all taps, one image after another."""
     for k in range(length):
@@ -96,7 +113,7 @@ def _find_largest(x, y, taps, to, length, plane, N, i, j, p, q, u, v):
         y[to + k], taps[to + k] = largest, winner
 
 
-@njit(**_OPTIONS)
+@compiled
 def _keep_largest(x, y, taps, to, length, plane, N, i, j, t, p, q, u, v):
     """Where the value of a tap from t to t + 3 is larger than what is there, or NaN, it and its tap replace that."""
     x0, t0 = np.uintp((plane + p[i, t] + q[j, t]) * N), taps.dtype.type(u[i, t] + v[j, t])
@@ -113,50 +130,58 @@ def _keep_largest(x, y, taps, to, length, plane, N, i, j, t, p, q, u, v):
         y[to + k], taps[to + k] = largest, winner
 
 
-@njit(**_OPTIONS)
+@compiled
 def _larger(largest, winner, value, tap):
     wins = (value > largest) | (value != value)  # no branch: LLVM makes masked vector moves of it
     return (value if wins else largest), (tap if wins else winner)
 
 
-@njit(parallel=True, **_OPTIONS)
-def _backward(g, taps, dx, x_shape, y_shape, stride, padding, offsets):
+@compiled
+def _backward(channels, *arguments):
+    parallel_for(_backward_channel, channels, arguments)
+
+
+@compiled
+def _backward_channel(c, g, taps, dx, x_shape, y_shape, stride, padding, offsets):
     """dx[c, p, q] += g[c, i, j] where p = i s_h - P_h + u, q = j s_w - P_w + v and taps[c, i, j] = u KW + v"""
-    (C, H, W, N), (_, OH, OW, _) = x_shape, y_shape
-    for c in prange(C):
-        for k in range(c * H * W * N, (c + 1) * H * W * N):
-            dx[k] = 0
-        for i in range(OH):
-            for j in range(OW):
-                window = ((c * H + i * stride[0] - padding[0]) * W + j * stride[1] - padding[1]) * N
-                _scatter(dx, g, taps, window, ((c * OH + i) * OW + j) * N, N, offsets)
+    (_, H, W, N), (_, OH, OW, _) = x_shape, y_shape
+    for k in range(c * H * W * N, (c + 1) * H * W * N):
+        dx[k] = 0
+    for i in range(OH):
+        for j in range(OW):
+            window = ((c * H + i * stride[0] - padding[0]) * W + j * stride[1] - padding[1]) * N
+            _scatter(dx, g, taps, window, ((c * OH + i) * OW + j) * N, N, offsets)
 
 
-@njit(**_OPTIONS)
+@compiled
 def _scatter(dx, g, taps, window, pixel, N, offsets):
     """Each image's gradient to the pixel that won there."""
     for n in range(N):
         dx[np.uintp(window + offsets[taps[np.uintp(pixel + n)]] + n)] += g[np.uintp(pixel + n)]
 
 
-@njit(parallel=True, **_OPTIONS)
-def _backward_apart(g, taps, dx, x_shape, y_shape, kernel, stride, padding):
+@compiled
+def _backward_apart(rows, *arguments):
+    parallel_for(_input_row, rows, arguments)
+
+
+@compiled
+def _input_row(item, g, taps, dx, x_shape, y_shape, kernel, stride, padding):
     """The same for windows that do not overlap: dx[c, p, q] = g[c, i, j] where taps[c, i, j] = u KW + v, else 0"""
-    (C, H, W, N), (_, OH, OW, _), (KH, KW) = x_shape, y_shape, kernel
-    for item in prange(C * H):
-        c, (i, u) = item // H, divmod(item % H + padding[0], stride[0])
-        for q in range(W):
-            j, v = divmod(q + padding[1], stride[1])
-            to = np.uintp((item * W + q) * N)
-            if i < OH and j < OW and u < KH and v < KW:
-                window = np.uintp(((c * OH + i) * OW + j) * N)
-                _copy_where_won(dx, g, taps, to, window, taps.dtype.type(u * KW + v), np.uintp(N))
-            else:  # no window is over this pixel
-                for k in range(np.uintp(N)):
-                    dx[to + k] = 0
+    (_, H, W, N), (_, OH, OW, _), (KH, KW) = x_shape, y_shape, kernel
+    c, (i, u) = item // H, divmod(item % H + padding[0], stride[0])
+    for q in range(W):
+        j, v = divmod(q + padding[1], stride[1])
+        to = np.uintp((item * W + q) * N)
+        if i < OH and j < OW and u < KH and v < KW:
+            window = np.uintp(((c * OH + i) * OW + j) * N)
+            _copy_where_won(dx, g, taps, to, window, taps.dtype.type(u * KW + v), np.uintp(N))
+        else:  # no window is over this pixel
+            for k in range(np.uintp(N)):
+                dx[to + k] = 0
 
 
-@njit(**_OPTIONS)
+@compiled
 def _copy_where_won(dx, g, taps, to, window, tap, length):
     nothing = dx.dtype.type(0)
     for k in range(length):

@@ -8,11 +8,11 @@ pixels there, for each image elsewhere; all other arithmetic is the same for the
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
 
 from ministn.kernels._coordinates import pixel_centres
 from ministn.kernels._layout import batch_last, from_batch_last
 from ministn.kernels.affine_grid import cpu as affine_grid
+from ministn.kernels.compiled import compiled, parallel_for
 from ministn.kernels.grid_sample import cpu as grid_sample
 
 _LANES = 16  # images of a block: a constant, so that the compiler can make vectors of the loops over them
@@ -25,7 +25,9 @@ def forward(input, theta, height, width, align_corners):
     N, C, H, W = input.shape
     output = np.empty((C, height, width, N), input.dtype)
     points = (pixel_centres(length, align_corners, theta.dtype) for length in (width, height))
-    _forward(_rows(output), _rows(batch_last(input)), _rows(batch_last(theta)), *points, C, H, W, align_corners)
+    _forward(
+        _blocks(N), _rows(output), _rows(batch_last(input)), _rows(batch_last(theta)), *points, C, H, W, align_corners
+    )
     return from_batch_last(output)
 
 
@@ -39,12 +41,11 @@ def backward(grad_output, input, theta, align_corners, needs_grad=(True, True)):
     arrays = _rows(batch_last(grad_output)), _rows(batch_last(input)), _rows(batch_last(theta))
     grad_input, grad_theta = np.empty((C, H, W, N), input.dtype), np.empty((2, 3, N), theta.dtype)
     if needs_grad[0]:
-        _backward_input(_rows(grad_input), arrays[0], arrays[2], *points, C, H, W, align_corners)
+        _backward_input(_blocks(N), _rows(grad_input), arrays[0], arrays[2], *points, C, H, W, align_corners)
     if needs_grad[1]:
-        _backward_theta(_rows(grad_theta), *arrays, *points, C, H, W, align_corners)
-    return from_batch_last(grad_input) if needs_grad[0] else None, from_batch_last(grad_theta) if needs_grad[
-        1
-    ] else None
+        _backward_theta(_blocks(N), _rows(grad_theta), *arrays, *points, C, H, W, align_corners)
+    results = zip((grad_input, grad_theta), needs_grad, strict=True)
+    return tuple(from_batch_last(gradient) if needed else None for gradient, needed in results)
 
 
 def _fits_lanes(input):
@@ -57,87 +58,103 @@ def _fits_lanes(input):
     return N >= _LANES and C * H * W <= 4096
 
 
+def _blocks(images):
+    return -(-images // _LANES)
+
+
 def _rows(x):
     """(..., N) as (all else, N)"""
     return x.reshape(-1, x.shape[-1])
 
 
-@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _forward(output, input, theta, x_t, y_t, C, H, W, align_corners):
+@compiled
+def _forward(blocks, *arguments):
+    parallel_for(_forward_block, blocks, arguments)
+
+
+@compiled
+def _forward_block(block, output, input, theta, x_t, y_t, C, H, W, align_corners):
     OH, OW = len(y_t), len(x_t)
-    for block in prange((theta.shape[1] + _LANES - 1) // _LANES):
-        n0, lanes = block * _LANES, min(_LANES, theta.shape[1] - block * _LANES)
-        U, own_theta = _lanes(input, n0, C), _lanes(theta, n0, 1)
-        pixel, near = np.empty((4, _LANES), np.uint32), np.empty((4, _LANES), U.dtype)
-        x, y = np.empty((2, _LANES), U.dtype), np.empty((2, _LANES), U.dtype)
-        for i in range(OH):
-            for j in range(OW):
-                _place(pixel, x, y, own_theta, x_t[j], y_t[i], np.int32(H), np.int32(W), align_corners)
-                for c in range(C):
-                    _read(near, U[c * (H * W + 1) :], pixel)
-                    V = output[(c * OH + i) * OW + j, n0:]
-                    for b in range(lanes):
-                        top = x[0, b] * near[0, b] + x[1, b] * near[1, b]
-                        bottom = x[0, b] * near[2, b] + x[1, b] * near[3, b]
-                        V[b] = y[0, b] * top + y[1, b] * bottom
-
-
-@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _backward_theta(grad_theta, grad_output, input, theta, x_t, y_t, C, H, W, align_corners):
-    OH, OW = len(y_t), len(x_t)
-    for block in prange((theta.shape[1] + _LANES - 1) // _LANES):
-        n0, lanes = block * _LANES, min(_LANES, theta.shape[1] - block * _LANES)
-        U, own_theta = _lanes(input, n0, C), _lanes(theta, n0, 1)
-        pixel, near = np.empty((4, _LANES), np.uint32), np.empty((4, _LANES), U.dtype)
-        x, y = np.empty((2, _LANES), U.dtype), np.empty((2, _LANES), U.dtype)
-        g, grad = np.zeros(_LANES, U.dtype), np.empty((2, _LANES), U.dtype)  # grad: per pixel that the sample moves
-        total = np.zeros((6, _LANES), U.dtype)
-        for i in range(OH):
-            for j in range(OW):
-                _place(pixel, x, y, own_theta, x_t[j], y_t[i], np.int32(H), np.int32(W), align_corners)
-                for b in range(_LANES):
-                    grad[0, b] = grad[1, b] = 0
-                for c in range(C):
-                    _read(near, U[c * (H * W + 1) :], pixel)
-                    for b in range(lanes):
-                        g[b] = grad_output[(c * OH + i) * OW + j, n0 + b]
-                    for b in range(_LANES):
-                        grad[0, b] += g[b] * (y[0, b] * (near[1, b] - near[0, b]) + y[1, b] * (near[3, b] - near[2, b]))
-                        grad[1, b] += g[b] * (x[0, b] * (near[2, b] - near[0, b]) + x[1, b] * (near[3, b] - near[1, b]))
-                for a in range(2):  # row a of theta times (x_t, y_t, 1) is coordinate a of the point
-                    for b in range(_LANES):
-                        total[3 * a, b] += grad[a, b] * x_t[j]
-                        total[3 * a + 1, b] += grad[a, b] * y_t[i]
-                        total[3 * a + 2, b] += grad[a, b]
-        for k in range(6):
-            scale = _pixels_per_unit(x_t[0], W if k < 3 else H, align_corners)
-            for b in range(lanes):
-                grad_theta[k, n0 + b] = scale * total[k, b]
-
-
-@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _backward_input(grad_input, grad_output, theta, x_t, y_t, C, H, W, align_corners):
-    OH, OW = len(y_t), len(x_t)
-    for block in prange((theta.shape[1] + _LANES - 1) // _LANES):
-        n0, lanes = block * _LANES, min(_LANES, theta.shape[1] - block * _LANES)
-        own_theta, dU = _lanes(theta, n0, 1), np.zeros((C, H * W + 1, _LANES), theta.dtype)
-        pixel = np.empty((4, _LANES), np.uint32)
-        x, y = np.empty((2, _LANES), theta.dtype), np.empty((2, _LANES), theta.dtype)
-        for i in range(OH):
-            for j in range(OW):
-                _place(pixel, x, y, own_theta, x_t[j], y_t[i], np.int32(H), np.int32(W), align_corners)
-                for c in range(C):
-                    g = grad_output[(c * OH + i) * OW + j, n0:]
-                    for tap in range(4):
-                        for b in range(lanes):
-                            dU[c, pixel[tap, b], b] += y[tap // 2, b] * x[tap % 2, b] * g[b]
-        for c in range(C):
-            for p in range(H * W):
+    n0, lanes = block * _LANES, min(_LANES, theta.shape[1] - block * _LANES)
+    U, own_theta = _lanes(input, n0, C), _lanes(theta, n0, np.intp(1))
+    pixel, near = np.empty((4, _LANES), np.uint32), np.empty((4, _LANES), U.dtype)
+    x, y = np.empty((2, _LANES), U.dtype), np.empty((2, _LANES), U.dtype)
+    for i in range(OH):
+        for j in range(OW):
+            _place(pixel, x, y, own_theta, x_t[j], y_t[i], np.int32(H), np.int32(W), align_corners)
+            for c in range(C):
+                _read(near, U[c * (H * W + 1) :], pixel)
+                V = output[(c * OH + i) * OW + j, n0:]
                 for b in range(lanes):
-                    grad_input[c * H * W + p, n0 + b] = dU[c, p, b]
+                    top = x[0, b] * near[0, b] + x[1, b] * near[1, b]
+                    bottom = x[0, b] * near[2, b] + x[1, b] * near[3, b]
+                    V[b] = y[0, b] * top + y[1, b] * bottom
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
+def _backward_theta(blocks, *arguments):
+    parallel_for(_backward_theta_block, blocks, arguments)
+
+
+@compiled
+def _backward_theta_block(block, grad_theta, grad_output, input, theta, x_t, y_t, C, H, W, align_corners):
+    OH, OW = len(y_t), len(x_t)
+    n0, lanes = block * _LANES, min(_LANES, theta.shape[1] - block * _LANES)
+    U, own_theta = _lanes(input, n0, C), _lanes(theta, n0, np.intp(1))
+    pixel, near = np.empty((4, _LANES), np.uint32), np.empty((4, _LANES), U.dtype)
+    x, y = np.empty((2, _LANES), U.dtype), np.empty((2, _LANES), U.dtype)
+    g, grad = np.zeros(_LANES, U.dtype), np.empty((2, _LANES), U.dtype)  # grad: per pixel that the sample moves
+    total = np.zeros((6, _LANES), U.dtype)
+    for i in range(OH):
+        for j in range(OW):
+            _place(pixel, x, y, own_theta, x_t[j], y_t[i], np.int32(H), np.int32(W), align_corners)
+            for b in range(_LANES):
+                grad[0, b] = grad[1, b] = 0
+            for c in range(C):
+                _read(near, U[c * (H * W + 1) :], pixel)
+                for b in range(lanes):
+                    g[b] = grad_output[(c * OH + i) * OW + j, n0 + b]
+                for b in range(_LANES):
+                    grad[0, b] += g[b] * (y[0, b] * (near[1, b] - near[0, b]) + y[1, b] * (near[3, b] - near[2, b]))
+                    grad[1, b] += g[b] * (x[0, b] * (near[2, b] - near[0, b]) + x[1, b] * (near[3, b] - near[1, b]))
+            for a in range(2):  # row a of theta times (x_t, y_t, 1) is coordinate a of the point
+                for b in range(_LANES):
+                    total[3 * a, b] += grad[a, b] * x_t[j]
+                    total[3 * a + 1, b] += grad[a, b] * y_t[i]
+                    total[3 * a + 2, b] += grad[a, b]
+    for k in range(6):
+        scale = _pixels_per_unit(x_t[0], W if k < 3 else H, align_corners)
+        for b in range(lanes):
+            grad_theta[k, n0 + b] = scale * total[k, b]
+
+
+@compiled
+def _backward_input(blocks, *arguments):
+    parallel_for(_backward_input_block, blocks, arguments)
+
+
+@compiled
+def _backward_input_block(block, grad_input, grad_output, theta, x_t, y_t, C, H, W, align_corners):
+    OH, OW = len(y_t), len(x_t)
+    n0, lanes = block * _LANES, min(_LANES, theta.shape[1] - block * _LANES)
+    own_theta, dU = _lanes(theta, n0, np.intp(1)), np.zeros((C, H * W + 1, _LANES), theta.dtype)
+    pixel = np.empty((4, _LANES), np.uint32)
+    x, y = np.empty((2, _LANES), theta.dtype), np.empty((2, _LANES), theta.dtype)
+    for i in range(OH):
+        for j in range(OW):
+            _place(pixel, x, y, own_theta, x_t[j], y_t[i], np.int32(H), np.int32(W), align_corners)
+            for c in range(C):
+                g = grad_output[(c * OH + i) * OW + j, n0:]
+                for tap in range(4):
+                    for b in range(lanes):
+                        dU[c, pixel[tap, b], b] += y[tap // 2, b] * x[tap % 2, b] * g[b]
+    for c in range(C):
+        for p in range(H * W):
+            for b in range(lanes):
+                grad_input[c * H * W + p, n0 + b] = dU[c, p, b]
+
+
+@compiled
 def _lanes(x, n0, C):
     """A copy of the images n0, n0 + 1, ... of x, shape (C P, N), with one row of zeros more after each of the C
     channels, the nothing outside: shape (C (P + 1), _LANES); zeros too after the last image."""
@@ -150,7 +167,7 @@ def _lanes(x, n0, C):
     return block
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _read(near, U, pixel):
     """The four pixels near each image's sample."""
     for tap in range(4):
@@ -158,13 +175,13 @@ def _read(near, U, pixel):
             near[tap, b] = U[pixel[tap, b], b]
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _pixels_per_unit(x, size, align_corners):
     """How far a sample moves when its normalised coordinate grows by 1; `x` only lends its dtype."""
     return type(x)(0.5) * type(x)(size - 1 if align_corners else size)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _place(pixel, x, y, theta, x_t, y_t, H, W, align_corners):
     """Where the sample for target point (x_t, y_t) falls in each image b.
 
@@ -189,13 +206,13 @@ def _place(pixel, x, y, theta, x_t, y_t, H, W, align_corners):
         pixel[3, b] = p + W + 1 if in_right & in_bottom else H * W
 
 
-@njit(cache=True, fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def _to_pixels(x, scale, shift):
     """As one fused multiply-add, like PyTorch: the last bit decides on which side of a kink a sample falls."""
     return (x + type(x)(1)) * scale - shift
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _index(m, size):
     """The whole number m as an integer, brought to -2 ... size, where no pixel is near: 1e20 and NaN fit no integer."""
     m = m if m > type(m)(-2) else type(m)(-2)
