@@ -3,27 +3,26 @@ the one that is written, so that every loop runs over plain vectors, whatever th
 """
 
 import math
-from typing import Any
 
 import numpy as np
-from numba import njit
 
+from ministn.kernels.compiled import compiled, parallel_for
 from ministn.ops.elementwise import reference
 
-_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+_PART = 2**13  # numbers of one parallel iteration, where arrays are large enough for threads to pay
 
 
 def relu(x):
     """As `reference.relu`, in the memory order of `x`."""
     y = np.empty_like(x)
-    _relu(*_vectors(y, x))
+    _relu(-(-x.size // _PART), *_vectors(y, x))
     return y
 
 
 def relu_gradient(grad_output, y):
     """As `reference.relu_gradient`, in the memory order of `y`."""
     dx = np.empty_like(y)
-    _relu_gradient(*_vectors(dx, grad_output, y))
+    _relu_gradient(-(-y.size // _PART), *_vectors(dx, grad_output, y))
     return dx
 
 
@@ -69,33 +68,45 @@ def _like(first, array):
     return same
 
 
-@njit(**_OPTIONS)
-def _relu(y, x):
+@compiled
+def _relu(parts, *arrays):
+    parallel_for(_relu_part, parts, arrays)
+
+
+@compiled
+def _relu_part(part, y, x):
+    y, x = y[part * _PART :][:_PART], x[part * _PART :][:_PART]
     nothing = x.dtype.type(0)
     for k in range(x.size):
         y[k] = nothing if x[k] <= nothing else x[k]  # a NaN is not <= 0
 
 
-@njit(**_OPTIONS)
-def _relu_gradient(dx, g, y):
+@compiled
+def _relu_gradient(parts, *arrays):
+    parallel_for(_relu_gradient_part, parts, arrays)
+
+
+@compiled
+def _relu_gradient_part(part, dx, g, y):
+    dx, g, y = dx[part * _PART :][:_PART], g[part * _PART :][:_PART], y[part * _PART :][:_PART]
     nothing = g.dtype.type(0)
     for k in range(g.size):
         dx[k] = g[k] if y[k] > nothing else nothing
 
 
-@njit(**_OPTIONS)
+@compiled
 def _add_scaled(x, y, factor):
     for k in range(x.size):
         x[k] += factor * y[k]
 
 
-@njit(**_OPTIONS)
+@compiled
 def _scale_and_add(x, y, factor):
     for k in range(x.size):
         x[k] = factor * x[k] + y[k]
 
 
-@njit(**_OPTIONS)
+@compiled
 def _adam(w, m, v, g, weight1, beta2, weight2, rate, scale, eps):
     for k in range(w.size):
         m[k] += weight1 * (g[k] - m[k])
