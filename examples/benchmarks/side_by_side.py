@@ -394,12 +394,12 @@ def need_torch() -> None:
         sys.exit("this compares with PyTorch, which is not installed: pip install torch")
 
 
-def run(arguments: Any, cases: list[Case], title: str) -> list[Result]:
+def run(arguments: Any, cases: list[Case], title: str, turn: float = 0.03) -> list[Result]:
     """`race` as the command line asks for it."""
     chosen = [case for case in cases if arguments.only in case.name]
     if not chosen:
         sys.exit(f"no case has {arguments.only!r} in its name; there are: " + ", ".join(case.name for case in cases))
-    rounds, turn = arguments.rounds, 0.03
+    rounds = arguments.rounds
     if arguments.quick:
         rounds, turn, chosen = 2, 0.002, [case for case in chosen if case.flop < 1e9]
     return race(chosen, arguments.threads, rounds, turn, title)

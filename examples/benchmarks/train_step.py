@@ -312,7 +312,8 @@ def main(argv: list[str] | None = None) -> None:
     setting["data"] = load_data(source).name
     print(side_by_side.describe(setting), f"data: {setting['data']}", sep="\n")
 
-    results = side_by_side.run(args, training_cases(RACES, source), "training")
+    # Long turns: training goes on and on, and a process that was asleep needs some steps to fill the caches again.
+    results = side_by_side.run(args, training_cases(RACES, source), "training", turn=0.3)
     print(results_table(results), flush=True)
     content = {"setting": setting, "results": []}
     for result in results:
