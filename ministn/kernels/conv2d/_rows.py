@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 
 from ministn.kernels._layout import batch_last
@@ -16,15 +14,15 @@ def rows_shape(shape, stride, padding):
 
 
 def as_rows(x, stride, padding, images):
-    """The batch x with zeros around each image, and zero images up to `images`, in the layout of `rows_shape`."""
+    """The batch x with zeros around each image, and zero images up to `images`, in the layout of `rows_shape`; as a
+    matrix with a row for each channel and image row."""
     N, C, H, W = x.shape
-    shape = rows_shape((images, C, H, W), stride, padding)
-    if shape == (C, H, 1, W, N):
-        return batch_last(x).reshape(shape)
-    C, rows, _, columns, _ = shape
+    if stride == 1 and padding == (0, 0) and images == N:
+        return batch_last(x).reshape(C * H, W * N)
+    C, rows, _, columns, _ = rows_shape((images, C, H, W), stride, padding)
     padded = np.zeros((C, rows, columns * stride, images), x.dtype)
     padded[:, padding[0] : padding[0] + H, padding[1] : padding[1] + W, :N] = np.moveaxis(x, 0, -1)
-    return np.ascontiguousarray(padded.reshape(C, rows, columns, stride, images).swapaxes(2, 3))
+    return padded.reshape(C, rows, columns, stride, images).swapaxes(2, 3).reshape(C * rows, -1)
 
 
 def from_rows(rows, shape, left):
@@ -36,7 +34,6 @@ def from_rows(rows, shape, left):
     return np.ascontiguousarray(padded[:, :, left : left + W, :N])
 
 
-@functools.lru_cache(maxsize=256)
 def tap_starts(shape, kernel, dilation, side=1):
     """For each tap (c, u, v) the flat index of the first number that it reads, in rows of `shape`.
 
@@ -49,13 +46,11 @@ def tap_starts(shape, kernel, dilation, side=1):
     return np.pad(starts, (0, -len(starts) % side), mode="edge")
 
 
-@functools.lru_cache(maxsize=256)
 def channel_starts(channels, size, side):
     """For each channel of `size` numbers its first, and the last one repeated likewise."""
     return size * np.minimum(np.arange(-(-channels // side) * side), channels - 1)
 
 
-@functools.lru_cache(maxsize=256)
 def reading_rows(H, OH, KH, stride, padding, dilation):
     """[p, u]: the output row whose tap row u lies on input row p, or -1."""
     i, between = np.divmod(np.arange(H)[:, None] + padding - dilation * np.arange(KH), stride)

@@ -10,9 +10,8 @@ import numpy as np
 
 from ministn.kernels._layout import from_batch_last
 from ministn.kernels.compiled import compiled, parallel_for
-from ministn.kernels.conv2d._rows import as_rows, channel_starts, from_rows, reading_rows, rows_shape, tap_starts
-from ministn.kernels.conv2d._shape import output_size
-from ministn.kernels.conv2d._tiles import in_tiles, product_tile, tile_rows, vector_lanes
+from ministn.kernels.conv2d._plan import in_tiles, plan_forward, plan_grad_input, plan_grad_weight
+from ministn.kernels.conv2d._rows import as_rows, from_rows
 from ministn.kernels.simd import (
     add,
     add_at,
@@ -35,19 +34,17 @@ _TAPS = 400  # weights of a tile, read again for each vector: with ten rows half
 
 def forward(x, weight, bias, stride, padding, dilation):
     """As `reference.forward`; the result's memory is batch-last."""
-    N, (OH, OW) = len(x), output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
-    O, lanes = len(weight), vector_lanes(x.dtype, 2)
-    images = _images(N, OW, lanes)
-    x = as_rows(x, stride[1], padding, images)
-    rows, starts = tile_rows(O), tap_starts(x.shape, weight.shape[2:], dilation)
-    w, b = in_tiles(weight.reshape(O, -1), len(rows)), np.zeros(-(-O // len(rows)) * len(rows), x.dtype)
+    plan = plan_forward(x.shape, weight.shape, stride, padding, dilation, x.dtype)
+    O, (OH, OW), images = len(weight), plan.size, plan.images
+    w = in_tiles(weight.reshape(O, -1), len(plan.rows))
+    b = np.zeros(len(w) * len(plan.rows), x.dtype)
     if bias is not None:
         b[:O] = bias
     y = np.empty((O, OH, OW * images), x.dtype)
-    channels = channel_starts(O, y[0].size, len(rows))
-    _forward(rows, lanes, x.reshape(len(x) * x.shape[1], -1), starts, stride[0], len(weight[0, 0]), w, b, channels, y)
+    x = as_rows(x, stride[1], padding, images)
+    _forward(plan.rows, plan.lanes, x, plan.starts, stride[0], weight.shape[2], w, b, plan.channels, y)
     y = y.reshape(O, OH, OW, images)
-    return from_batch_last(y if images == N else y[..., :N].copy())
+    return from_batch_last(y if images == plan.batch else y[..., : plan.batch].copy())
 
 
 def backward(grad_output, x, weight, stride, padding, dilation, needs_grad=(True, True, True)):
@@ -61,41 +58,30 @@ def backward(grad_output, x, weight, stride, padding, dilation, needs_grad=(True
 
 
 def _gradient_for_input(grad_output, shape, weight, stride, padding, dilation):
-    (N, O, OH, OW), (_, C, H, W), (KH, KW) = grad_output.shape, shape, weight.shape[2:]
-    around = tuple(d * (k - 1) - p for d, k, p in zip(dilation, (KH, KW), padding, strict=True))
-    if stride == (1, 1) and min(around) >= 0 and H * W < 1.2 * OH * OW:
+    plan = plan_grad_input(shape, weight.shape, stride, padding, dilation, weight.dtype)
+    if plan.around is not None:
         # The convolution of the padded gradient with the filter turned by half: faster, while there are few zeros in
         # the padding that are multiplied for nothing.
-        return forward(grad_output, weight[:, :, ::-1, ::-1].swapaxes(0, 1), None, stride, around, dilation)
-    lanes = vector_lanes(weight.dtype, 2)
-    images = _images(N, OW, lanes)
-    g = as_rows(grad_output, 1, (0, 0), images).reshape(O, OH, -1)
-    dx = np.zeros(rows_shape((images, C, H, W), stride[1], (0, padding[1])), weight.dtype)
-    rows, targets = tile_rows(C * KW), tap_starts(dx.shape, (1, KW), dilation)
-    w = in_tiles(weight.transpose(1, 3, 2, 0).reshape(C * KW, KH * O), len(rows))
-    readers = reading_rows(H, OH, KH, stride[0], padding[0], dilation[0])
-    _grad_input(rows, lanes, g, w, targets, readers, dx.reshape(C, H, -1))
+        return forward(grad_output, weight[:, :, ::-1, ::-1].swapaxes(0, 1), None, stride, plan.around, dilation)
+    (O, C, KH, KW), H = weight.shape, shape[2]
+    g = as_rows(grad_output, 1, (0, 0), plan.images).reshape(O, grad_output.shape[2], -1)
+    w = in_tiles(weight.transpose(1, 3, 2, 0).reshape(C * KW, KH * O), len(plan.rows))
+    dx = np.zeros(plan.dx_shape, weight.dtype)
+    _grad_input(plan.rows, plan.lanes, g, w, plan.targets, plan.readers, dx.reshape(C, H, -1))
     return from_batch_last(from_rows(dx, shape, padding[1]))
 
 
 def _gradients_for_parameters(grad_output, x, shape, stride, padding, dilation, needs_grad_weight):
-    (N, O, OH, OW), (_, C, KH, KW) = grad_output.shape, shape
-    images = _images(N, OW, vector_lanes(x.dtype, 1))
-    g, x = as_rows(grad_output, 1, (0, 0), images).reshape(O, OH, -1), as_rows(x, stride[1], padding, images)
-    taps = C * KH * KW if needs_grad_weight else 0
-    height, width, area = product_tile(O, taps)
-    channels, starts = channel_starts(O, g[0].size, len(height)), tap_starts(x.shape, (KH, KW), dilation, len(width))
-    dw = np.zeros((len(channels) // len(height), -(-taps // len(width)), len(height), len(width)), x.dtype)
-    db, tile = np.zeros(len(channels), x.dtype), (height, width, area, vector_lanes(x.dtype, 1))
-    _grad_weight(*tile, g, channels, x.reshape(len(x) * x.shape[1], -1), starts, stride[0], dw, db)
-    if needs_grad_weight:
-        dw = dw.swapaxes(1, 2).reshape(len(channels), -1)[:O, :taps].reshape(shape)
-    return dw if needs_grad_weight else None, db[:O]
-
-
-def _images(N, columns, lanes):
-    """A row of so many columns must fill a vector: images of zeros are added to a tiny batch."""
-    return max(N, -(-len(lanes) // columns))
+    plan = plan_grad_weight(x.shape, shape, stride, padding, dilation, needs_grad_weight, x.dtype)
+    O, (height, width, area), channels = shape[0], plan.tile, plan.channels
+    g = as_rows(grad_output, 1, (0, 0), plan.images).reshape(O, grad_output.shape[2], -1)
+    x = as_rows(x, stride[1], padding, plan.images)
+    dw = np.zeros((len(channels) // len(height), -(-plan.taps // len(width)), len(height), len(width)), x.dtype)
+    db = np.zeros(len(channels), x.dtype)
+    _grad_weight(height, width, area, plan.lanes, g, channels, x, plan.starts, stride[0], dw, db)
+    if not needs_grad_weight:
+        return None, db[:O]
+    return dw.transpose(0, 2, 1, 3).reshape(len(channels), -1)[:O, : plan.taps].reshape(shape), db[:O]
 
 
 # --- the loops --------------------------------------------------------------------------------------------------------
