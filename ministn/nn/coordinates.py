@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from ministn import functional as F
@@ -42,18 +43,24 @@ class AddCoordinates(Module):
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C + 2 or 3, H, W)."""
         check_tensor("AddCoordinates", "input", input, "N C H W")
-        xp = array_module(input.data)
         batch, _, height, width = input.shape
-        channels = xp.empty((self.channels, height, width), dtype=input.dtype)
-        channels[0] = _positions(xp, width)
-        channels[1] = _positions(xp, height)[:, None]
-        if self.radius:
-            channels[2] = xp.sqrt(channels[0] ** 2 + channels[1] ** 2)
-        repeated = xp.broadcast_to(channels, (batch, *channels.shape))
+        channels = _coordinates(array_module(input.data), height, width, self.radius, input.dtype)
+        repeated = array_module(channels).broadcast_to(channels, (batch, *channels.shape))
         return F.concatenate([input, Tensor(repeated)], dim=1)
 
     def extra_repr(self) -> str:
         return f"radius={self.radius}"
+
+
+@functools.lru_cache(maxsize=16)
+def _coordinates(xp: Any, height: int, width: int, radius: bool, dtype: Any) -> Any:
+    """The channels (x, y) or (x, y, r) of every image of this size: an array to read, not to write."""
+    channels = xp.empty((3 if radius else 2, height, width), dtype=dtype)
+    channels[0] = _positions(xp, width)
+    channels[1] = _positions(xp, height)[:, None]
+    if radius:
+        channels[2] = xp.sqrt(channels[0] ** 2 + channels[1] ** 2)
+    return channels
 
 
 def _positions(xp: Any, length: int) -> Any:

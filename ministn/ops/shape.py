@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from collections.abc import Sequence
@@ -64,14 +65,20 @@ class Concatenate(Function):
         self.axis = axis
 
     def forward(self, *arrays: Array) -> Array:
-        self.cuts = np.cumsum([array.shape[self.axis] for array in arrays])[:-1].tolist()
-        # K order: batch-last images stay batch-last, so that no layer above has to convert them.
-        axes = tuple(np.argsort([-stride for stride in arrays[0].strides], kind="stable").tolist())
-        ordered = array_module(arrays[0]).concatenate([a.transpose(axes) for a in arrays], axis=axes.index(self.axis))
-        return ordered.transpose(tuple(np.argsort(axes).tolist()))
+        first, ends = arrays[0], list(itertools.accumulate(array.shape[self.axis] for array in arrays))
+        before = (slice(None),) * self.axis
+        self.parts = [(*before, slice(start, end)) for start, end in zip([0, *ends], ends, strict=False)]
+        shape = (*first.shape[: self.axis], ends[-1], *first.shape[self.axis + 1 :])
+        # In the memory order of the first: batch-last images stay batch-last, so no layer above has to convert them.
+        axes = sorted(range(first.ndim), key=lambda axis: -first.strides[axis])
+        memory = array_module(first).empty([shape[axis] for axis in axes], np.result_type(*[a.dtype for a in arrays]))
+        joined = memory.transpose(sorted(range(first.ndim), key=axes.__getitem__))
+        for part, array in zip(self.parts, arrays, strict=True):
+            joined[part] = array
+        return joined
 
     def backward(self, grad_output: Array) -> tuple[Array, ...]:
-        return tuple(array_module(grad_output).split(grad_output, self.cuts, axis=self.axis))
+        return tuple([grad_output[part] for part in self.parts])
 
 
 class AsType(Function):
