@@ -8,7 +8,6 @@ import numpy as np
 
 from ministn.autodiff import Tensor
 from ministn.data._checks import integer
-from ministn.kernels._layout import from_batch_last
 
 Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -126,13 +125,17 @@ class DataLoader:
         return self._batches(start, self.epoch)
 
     def _batches(self, start: int, epoch: int) -> Iterator[tuple[Tensor, np.ndarray]]:
+        from ministn.data._batches import normalised  # here, since it loads Numba
+
         order = self.order(epoch)
         for number in range(start, len(self)):
             chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
-            images = self.images[chosen]
-            if self.augment is not None:
-                images = self._augmented(images, epoch, number)
-            yield Tensor(self._normalise(images)), self.labels[chosen]
+            if self.augment is None:
+                images = normalised(self.images, chosen, self._scale, self._offset)
+            else:
+                augmented = self._augmented(self.images[chosen], epoch, number)
+                images = normalised(augmented, np.arange(len(chosen)), self._scale, self._offset)
+            yield Tensor(images), self.labels[chosen]
         self.epoch = epoch + 1
 
     def _augmented(self, images: np.ndarray, epoch: int, number: int) -> np.ndarray:
@@ -145,14 +148,6 @@ class DataLoader:
                 f"DataLoader: expected augment to return uint8 {images.shape}, got {augmented.dtype} {augmented.shape}"
             )
         return augmented
-
-    def _normalise(self, images: np.ndarray) -> np.ndarray:
-        """uint8 (B, H, W) to float32 (B, 1, H, W) in batch-last memory."""
-        number, height, width = images.shape
-        pixels_first = images.reshape(number, height * width).T
-        values = np.multiply(pixels_first, self._scale, dtype=np.float32, order="C")
-        values += self._offset
-        return from_batch_last(values.reshape(1, height, width, number))
 
 
 def random_shift(max_pixels: int) -> Augmentation:
