@@ -19,12 +19,17 @@ _VECTOR = 8  # images from which on vectors pay
 def forward(x, kernel, stride, padding, output_size):
     """As `reference.forward`; the memory of both results is batch-last."""
     x = batch_last(x)
+    channels, *_, images = x.shape
+    few = images < _VECTOR
+    if few:  # the channels, which are pooled alike, become the vectors
+        x = np.ascontiguousarray(x.transpose(1, 2, 0, 3)).reshape(1, *x.shape[1:3], channels * images)
     size = (x.shape[0], *output_size, x.shape[3])
     y, taps = np.empty(size, x.dtype), np.empty(size, np.uint8 if kernel[0] * kernel[1] <= 256 else np.uint32)
     table = _taps(x.shape[1:3], output_size, kernel, stride, padding)
-    find = _forward if table[-1].max() * x.shape[3] >= _VECTOR else _forward_few
-    find(size[0] * size[1], x.reshape(-1), y.reshape(-1), taps.reshape(-1), x.shape, size, *table)
-    return from_batch_last(y), from_batch_last(taps)
+    _forward(size[0] * size[1], x.reshape(-1), y.reshape(-1), taps.reshape(-1), x.shape, size, *table)
+    if few:
+        y, taps = (a.reshape(*output_size, channels, images).transpose(2, 0, 1, 3) for a in (y, taps))
+    return from_batch_last(np.ascontiguousarray(y)), from_batch_last(np.ascontiguousarray(taps))
 
 
 def backward(grad_output, taps, kernel, stride, padding, image_size):
@@ -40,7 +45,7 @@ def backward(grad_output, taps, kernel, stride, padding, image_size):
     else:
         u, v = np.divmod(np.arange(kernel[0] * kernel[1]), kernel[1])
         offsets = (u * dx.shape[2] + v) * dx.shape[3]  # from the first pixel of a window, in the vector
-        _backward(dx.shape[0], *arrays, stride, padding, offsets)
+        _backward(dx.shape[0], *arrays, kernel[0], stride, padding, offsets)
     return from_batch_last(dx)
 
 
@@ -86,34 +91,6 @@ def _output_row(item, x, y, taps, x_shape, y_shape, rows, columns, row_taps, col
 
 
 @compiled
-def _forward_few(rows, *arguments):
-    parallel_for(_output_row_few, rows, arguments)
-
-
-@compiled
-def _output_row_few(item, x, y, taps, x_shape, y_shape, rows, columns, row_taps, column_taps, run):
-    """The same for few images, where vectors do not pay."""
-    (_, H, W, N), (_, OH, OW, _) = x_shape, y_shape
-    c, i = item // OH, item % OH
-    j = np.intp(0)
-    while j < OW:
-        to, length = np.uintp((item * OW + j) * N), np.uintp(run[j] * N)
-        _find_largest(x, y, taps, to, length, c * H * W, N, i, j, rows, columns, row_taps, column_taps)
-        j += run[j]
-
-
-@compiled
-def _find_largest(x, y, taps, to, length, plane, N, i, j, p, q, u, v):
-    """The largest of all taps, one image after another."""
-    for k in range(length):
-        largest, winner = x[np.uintp((plane + p[i, 0] + q[j, 0]) * N) + k], u[i, 0] + v[j, 0]
-        for t in range(1, p.shape[1]):
-            value = x[np.uintp((plane + p[i, t] + q[j, t]) * N) + k]
-            largest, winner = _larger(largest, winner, value, u[i, t] + v[j, t])
-        y[to + k], taps[to + k] = largest, winner
-
-
-@compiled
 def _keep_largest(x, y, taps, to, length, plane, N, i, j, t, p, q, u, v):
     """Where the value of a tap from t to t + 3 is larger than what is there, or NaN, it and its tap replace that."""
     x0, t0 = np.uintp((plane + p[i, t] + q[j, t]) * N), taps.dtype.type(u[i, t] + v[j, t])
@@ -142,12 +119,16 @@ def _backward(channels, *arguments):
 
 
 @compiled
-def _backward_channel(c, g, taps, dx, x_shape, y_shape, stride, padding, offsets):
+def _backward_channel(c, g, taps, dx, x_shape, y_shape, KH, stride, padding, offsets):
     """dx[c, p, q] += g[c, i, j] where p = i s_h - P_h + u, q = j s_w - P_w + v and taps[c, i, j] = u KW + v"""
     (_, H, W, N), (_, OH, OW, _) = x_shape, y_shape
-    for k in range(c * H * W * N, (c + 1) * H * W * N):
-        dx[k] = 0
+    reached = 0  # the rows that are zero or more: each is set when the first window comes to it, and still in the cache
     for i in range(OH):
+        end = min(H, i * stride[0] - padding[0] + KH) if i < OH - 1 else H
+        rows = np.uintp((c * H + reached) * W * N)
+        for k in range(np.uintp((end - reached) * W * N)):
+            dx[rows + k] = 0
+        reached = end
         for j in range(OW):
             window = ((c * H + i * stride[0] - padding[0]) * W + j * stride[1] - padding[1]) * N
             _scatter(dx, g, taps, window, ((c * OH + i) * OW + j) * N, N, offsets)
@@ -156,8 +137,8 @@ def _backward_channel(c, g, taps, dx, x_shape, y_shape, stride, padding, offsets
 @compiled
 def _scatter(dx, g, taps, window, pixel, N, offsets):
     """Each image's gradient to the pixel that won there."""
-    for n in range(N):
-        dx[np.uintp(window + offsets[taps[np.uintp(pixel + n)]] + n)] += g[np.uintp(pixel + n)]
+    for n in range(np.uintp(N)):
+        dx[np.uintp(window + offsets[taps[np.uintp(pixel) + n]]) + n] += g[np.uintp(pixel) + n]
 
 
 @compiled
