@@ -111,6 +111,8 @@ def _check_inputs(name: str, inputs: tuple[Tensor, ...]) -> None:
     for tensor in inputs:
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: expected a Tensor, got {type(tensor).__name__}; wrap it with ministn.tensor(...)")
+    if len(inputs) == 1:
+        return
     dtypes = {tensor.data.dtype for tensor in inputs}
     if len(dtypes) > 1 and any(dtype.kind == "f" for dtype in dtypes):
         # Promoting silently would hide a float64 that slows everything down: NumPy makes float32 * int64 one.

@@ -135,8 +135,9 @@ class Module:
         """Set `training` for this module and all below it; returns the module."""
         if self.training != mode:
             self.training = mode
-        for child in self.children():
-            child.train(mode)
+        for value in vars(self).values():
+            if isinstance(value, Module):
+                value.train(mode)
         return self
 
     def eval(self) -> Self:

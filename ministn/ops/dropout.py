@@ -31,6 +31,7 @@ def _masked(name: str, input: Tensor, shape: tuple[int, ...], p: float, training
     if not training or p == 0:
         return input
     keep = random.generator().random(shape, dtype=np.float32) >= p  # drawn on the CPU: one sequence on every device
-    scale = (keep / (1 - p) if p < 1 else keep).astype(input.dtype)  # p = 1 keeps none
-    # The batch as the fastest axis of the scale, as it is of most images: NumPy then multiplies run by run.
-    return Multiply.apply(input, Tensor(array_module(input.data).asarray(scale, order="F")))
+    factor = input.dtype.type(1 / (1 - p) if p < 1 else 0)  # p = 1 keeps none
+    # In the input's order of memory, which is batch-last or C: NumPy then multiplies run by run.
+    scale = np.multiply(keep, factor, order="C" if input.data.flags.c_contiguous else "F")
+    return Multiply.apply(input, Tensor(array_module(input.data).asarray(scale)))

@@ -71,8 +71,8 @@ def avg_pool2d(
     -----
     Convention: as in `torch.nn.functional.avg_pool2d`.
 
-    Cost: (KH W + KW OW) OH C N additions forward, about as many backward; nothing is kept between them. Results do not depend on the
-    number of threads.
+    Cost: (KH W + KW OW) OH C N additions forward, about as many backward; nothing is kept between them. Results do not
+    depend on the number of threads.
 
     References
     ----------

@@ -30,34 +30,33 @@ def add_scaled_(x, factor, y):
     """As `reference.add_scaled_`."""
     if not _in_one_order(x):
         return reference.add_scaled_(x, factor, y)
-    _add_scaled(*_vectors(x, y), x.dtype.type(factor))
+    _add_scaled(*_vectors(x, y), factor)
 
 
 def scale_and_add_(x, factor, y):
     """As `reference.scale_and_add_`."""
     if not _in_one_order(x):
         return reference.scale_and_add_(x, factor, y)
-    _scale_and_add(*_vectors(x, y), x.dtype.type(factor))
+    _scale_and_add(*_vectors(x, y), factor)
 
 
 def adam_(w, m, v, g, beta1, beta2, rate, scale, eps):
     """As `reference.adam_`."""
     if not _in_one_order(w, m, v):
         return reference.adam_(w, m, v, g, beta1, beta2, rate, scale, eps)
-    numbers = [w.dtype.type(x) for x in (1 - beta1, beta2, 1 - beta2, rate, scale, eps)]
-    _adam(*_vectors(w, m, v, g), *numbers)
+    _adam(*_vectors(w, m, v, g), (1 - beta1, beta2, 1 - beta2, rate, scale, eps))
 
 
 def _in_one_order(*arrays):
     """Whether all have their numbers in the same order and without gaps, so that vectors of them are views."""
-    first = arrays[0]
-    alike = all(array.strides == first.strides for array in arrays)
-    return alike and np.may_share_memory(first.ravel("K"), first)
+    first, *others = arrays
+    without_gaps = first.flags.forc or np.may_share_memory(first.ravel("K"), first)
+    return without_gaps and all([array.strides == first.strides for array in others])
 
 
 def _vectors(first, *arrays):
     """All as vectors in the memory order of `first`; copies of those that have another."""
-    return [_like(first, array).ravel("K") for array in (first, *arrays)]
+    return [first.ravel("K"), *[_like(first, array).ravel("K") for array in arrays]]
 
 
 def _like(first, array):
@@ -96,18 +95,23 @@ def _relu_gradient_part(part, dx, g, y):
 
 @compiled
 def _add_scaled(x, y, factor):
+    factor = x.dtype.type(factor)
     for k in range(x.size):
         x[k] += factor * y[k]
 
 
 @compiled
 def _scale_and_add(x, y, factor):
+    factor = x.dtype.type(factor)
     for k in range(x.size):
         x[k] = factor * x[k] + y[k]
 
 
 @compiled
-def _adam(w, m, v, g, weight1, beta2, weight2, rate, scale, eps):
+def _adam(w, m, v, g, numbers):
+    number = w.dtype.type
+    weight1, beta2, weight2 = number(numbers[0]), number(numbers[1]), number(numbers[2])
+    rate, scale, eps = number(numbers[3]), number(numbers[4]), number(numbers[5])
     for k in range(w.size):
         m[k] += weight1 * (g[k] - m[k])
         v[k] = beta2 * v[k] + weight2 * (g[k] * g[k])
