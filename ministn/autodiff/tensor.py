@@ -16,6 +16,8 @@ from ministn.backend import Array, array_module, device_of, is_array
 if TYPE_CHECKING:
     from ministn.autodiff.function import Function
 
+_NATIVE = frozenset(np.dtype(name) for name in ("float32", "float64", "int64", "uint8", "bool"))  # what most data are
+
 
 class Tensor:
     """An array with a gradient.
@@ -47,10 +49,8 @@ class Tensor:
             data = np.asarray(data)
             if data.dtype == np.float64 and not from_numpy:
                 data = data.astype(np.float32)
-        if data.dtype.kind not in "fiub" or (data.dtype.kind == "f" and data.dtype.itemsize not in (4, 8)):
-            raise TypeError(f"Tensor: expected float32, float64, integer or bool data, got {data.dtype}")
-        if not data.dtype.isnative:
-            data = data.astype(data.dtype.newbyteorder("="))
+        if data.dtype not in _NATIVE:
+            data = _native(data)
         if requires_grad and data.dtype.kind != "f":
             raise TypeError(f"Tensor: only floating-point data can require a gradient, got {data.dtype}")
         self.data: Array = data
@@ -200,6 +200,13 @@ class Tensor:
         def __pow__(self, exponent: float) -> Tensor: ...
         def __neg__(self) -> Tensor: ...
         def __getitem__(self, index: Any) -> Tensor: ...
+
+
+def _native(data: Array) -> Array:
+    """`data` in the machine's byte order; an error if no Tensor can have its dtype."""
+    if data.dtype.kind not in "fiub" or (data.dtype.kind == "f" and data.dtype.itemsize not in (4, 8)):
+        raise TypeError(f"Tensor: expected float32, float64, integer or bool data, got {data.dtype}")
+    return data if data.dtype.isnative else data.astype(data.dtype.newbyteorder("="))
 
 
 def _reverse_topological_order(root: Tensor) -> Iterator[Tensor]:

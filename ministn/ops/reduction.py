@@ -76,7 +76,9 @@ def argmax(x: Tensor, dim: int | None = None) -> Tensor:
 
 
 def _axes(name: str, x: Tensor, dim: Any) -> tuple[int, ...]:
-    axes = tuple(range(x.ndim)) if dim is None else tuple(dim) if isinstance(dim, Sequence) else (dim,)
+    if dim is None:
+        return tuple(range(x.ndim))
+    axes = tuple(dim) if isinstance(dim, Sequence) else (dim,)
     if any(not -x.ndim <= axis < x.ndim for axis in axes):
         raise ValueError(f"{name}: expected axes between {-x.ndim} and {x.ndim - 1} for shape {x.shape}, got {dim}")
     return tuple(axis % x.ndim for axis in axes)
