@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ministn.autodiff import Function, Tensor
-from ministn.backend import Array, array_module
+from ministn.backend import Array, array_module, implementation
 from ministn.ops.arithmetic import add
 
 
@@ -17,26 +17,18 @@ class BatchNorm(Function):
         dx = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} (dy - \mathrm{mean}(dy) - \hat x\, \mathrm{mean}(dy\, \hat x))
     """
 
-    def __init__(self, axes: tuple[int, ...], eps: float) -> None:
-        self.axes, self.eps = axes, eps
+    def __init__(self, eps: float) -> None:
+        self.eps = eps
 
     def forward(self, x: Array, gamma: Array, beta: Array) -> Array:
-        self.broadcast = tuple(1 if axis in self.axes else n for axis, n in enumerate(x.shape))
-        self.mean = x.mean(axis=self.axes)
-        centred = x - self.mean.reshape(self.broadcast)
-        self.variance = (centred * centred).mean(axis=self.axes)
-        self.inverse_std = 1 / array_module(x).sqrt(self.variance + x.dtype.type(self.eps))
-        self.x_hat = centred * self.inverse_std.reshape(self.broadcast)
-        self.gamma = gamma
-        return self.x_hat * gamma.reshape(self.broadcast) + beta.reshape(self.broadcast)
+        self.x, self.gamma = x, gamma
+        loops = implementation("ministn.ops.standardise", x)
+        y, self.mean, self.variance, self.inverse_std = loops.forward(x, gamma, beta, self.eps)
+        return y
 
     def backward(self, grad_output: Array) -> tuple[Array, Array, Array]:
-        count = grad_output.size // self.gamma.size
-        grad_beta = grad_output.sum(axis=self.axes)
-        grad_gamma = (grad_output * self.x_hat).sum(axis=self.axes)
-        mean, mean_x_hat = ((sums / count).reshape(self.broadcast) for sums in (grad_beta, grad_gamma))
-        scale = (self.gamma * self.inverse_std).reshape(self.broadcast)
-        return scale * (grad_output - mean - self.x_hat * mean_x_hat), grad_gamma, grad_beta
+        loops = implementation("ministn.ops.standardise", grad_output)
+        return loops.backward(grad_output, self.x, self.gamma, self.mean, self.inverse_std)
 
 
 def batch_norm(
@@ -81,9 +73,10 @@ def batch_norm(
     count = input.numel() // max(input.shape[1], 1)
     if count < 2:
         raise ValueError(f"batch_norm: expected more than one value per channel in training, got shape {input.shape}")
-    function = BatchNorm(axes=(0, *range(2, input.ndim)), eps=eps)
+    function = BatchNorm(eps)
     output = function(input, weight, bias)
     unbiased = function.variance * (count / (count - 1))
-    running_mean.data += input.dtype.type(momentum) * (function.mean - running_mean.data)
-    running_var.data += input.dtype.type(momentum) * (unbiased - running_var.data)
+    for running, batch in ((running_mean, function.mean), (running_var, unbiased)):
+        running.data *= 1 - momentum
+        running.data += momentum * batch
     return output
