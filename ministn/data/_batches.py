@@ -10,14 +10,12 @@ from ministn.kernels._layout import from_batch_last
 from ministn.kernels.compiled import compiled
 
 
-def normalised(images: np.ndarray, chosen: np.ndarray, scale: Any, offset: Any) -> np.ndarray:
-    """scale v + offset of the pixels v of the `chosen` images.
+def normalised(images: np.ndarray, scale: Any, offset: Any) -> np.ndarray:
+    """scale v + offset of all pixels v.
 
     Parameters
     ----------
-    images : uint8 ndarray, shape (N, H, W)
-    chosen : integer ndarray, shape (B,)
-        From 0 to N - 1.
+    images : uint8 ndarray, shape (B, H, W)
     scale, offset : float32
 
     Returns
@@ -25,16 +23,17 @@ def normalised(images: np.ndarray, chosen: np.ndarray, scale: Any, offset: Any) 
     float32 ndarray, shape (B, 1, H, W)
         In batch-last memory.
     """
-    _, height, width = images.shape
-    batch = np.empty((1, height, width, len(chosen)), np.float32)
-    _normalise(np.ascontiguousarray(images).reshape(-1), chosen * (height * width), batch.reshape(-1), scale, offset)
+    count, height, width = images.shape
+    batch = np.empty((1, height, width, count), np.float32)
+    _normalise(images.reshape(-1), batch.reshape(-1), count, scale, offset)
     return from_batch_last(batch)
 
 
 @compiled
-def _normalise(pixels, starts, batch, scale, offset):
-    """batch[p, b] = scale pixels[starts[b] + p] + offset"""
-    for p in range(batch.size // starts.size):
-        to = np.uintp(p * starts.size)
-        for b in range(np.uintp(starts.size)):
-            batch[to + b] = scale * np.float32(pixels[np.uintp(starts[b] + p)]) + offset
+def _normalise(pixels, batch, count, scale, offset):
+    """batch[p, b] = scale pixels[b, p] + offset"""
+    size = batch.size // count
+    for p in range(size):
+        to = np.uintp(p * count)
+        for b in range(np.uintp(count)):
+            batch[to + b] = scale * np.float32(pixels[np.uintp(p) + b * np.uintp(size)]) + offset

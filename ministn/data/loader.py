@@ -130,12 +130,10 @@ class DataLoader:
         order = self.order(epoch)
         for number in range(start, len(self)):
             chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
-            if self.augment is None:
-                images = normalised(self.images, chosen, self._scale, self._offset)
-            else:
-                augmented = self._augmented(self.images[chosen], epoch, number)
-                images = normalised(augmented, np.arange(len(chosen)), self._scale, self._offset)
-            yield Tensor(images), self.labels[chosen]
+            images = self.images[chosen]
+            if self.augment is not None:
+                images = self._augmented(images, epoch, number)
+            yield Tensor(normalised(images, self._scale, self._offset)), self.labels[chosen]
         self.epoch = epoch + 1
 
     def _augmented(self, images: np.ndarray, epoch: int, number: int) -> np.ndarray:
