@@ -223,9 +223,11 @@ def _reverse_topological_order(root: Tensor) -> Iterator[Tensor]:
             order.append(tensor)
         elif id(tensor) not in seen:
             seen.add(id(tensor))
-            stack.append((tensor, True))
-            if tensor.creator is not None:
-                stack.extend((parent, False) for parent in tensor.creator.inputs if parent.requires_grad)
+            if tensor.creator is None:
+                order.append(tensor)
+            else:
+                stack.append((tensor, True))
+                stack += [(parent, False) for parent in tensor.creator.inputs if parent.requires_grad]
     return reversed(order)
 
 
