@@ -16,7 +16,7 @@ Nothing here names an instruction set. LLVM, which compiles for Numba, knows vec
 the registers that there are; `register_shape` says which, so that a tile can be chosen to fit.
 
 * Sizes must be known to the compiler: pass a `Size`, whose value is part of its Numba type; ``len(size)`` in a loop is
-  a constant.
+  a constant. A `Size` may also be a global name.
 * Arrays are flat, C-contiguous, of float32 or float64; ``a[i]`` means the i-th number in memory. **No index is
   checked.**
 * A product and the sum it is added to may be fused into one instruction (rounded once). Nothing else is reordered,
@@ -31,6 +31,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.imputils import lower_constant
 from numba.core.registry import cpu_target
 from numba.extending import NativeValue, intrinsic, models, overload, register_model, unbox
 
@@ -79,6 +80,11 @@ register_model(SizeType)(models.OpaqueModel)
 @unbox(SizeType)
 def _unbox_size(typ: Any, value: Any, c: Any) -> NativeValue:
     return NativeValue(c.context.get_dummy_value())
+
+
+@lower_constant(SizeType)
+def _constant_size(context: Any, builder: Any, typ: Any, value: Any) -> Any:
+    return context.get_dummy_value()
 
 
 @overload(len)
@@ -160,6 +166,29 @@ def load_at(typing: Any, rows: Any, lanes: Any, a: Any, i: Any, offsets: Any, m:
         return _tile(builder, tile, (_load(builder, start, tile) for start in starts))
 
     return tile(rows, lanes, a, i, offsets, m), generate
+
+
+@intrinsic
+def load_squares(typing: Any, lanes: Any, a: Any, i: Any, corners: Any, m: Any, width: Any) -> Any:
+    """tile[2 r + s, l] = a[i + corners[m + l] + r width + s]: 2 x 2 neighbours in L places of an image of this width."""
+    tile = TileType(a.dtype, 4, lanes.value)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first = _address(context, builder, signature, arguments, 1, 2)
+        corner = _address(context, builder, signature, arguments, 3, 4)
+        width = context.cast(builder, arguments[5], signature.args[5], types.intp)
+        pair = TileType(a.dtype, 1, 2)
+        # Two neighbours come with one load. Then one shuffle of all that was loaded brings equal corners together.
+        loaded = []
+        for lane in range(tile.lanes):
+            top = builder.gep(first, [builder.load(_next(builder, corner, lane))])
+            loaded += [_load(builder, top, pair), _load(builder, builder.gep(top, [width]), pair)]
+        while len(loaded) > 1:
+            loaded = [_concatenate(builder, *loaded[k : k + 2]) for k in range(0, len(loaded), 2)]
+        columns = (ir.Constant(ir.VectorType(_I32, tile.lanes), list(range(r, 4 * tile.lanes, 4))) for r in _rows(tile))
+        return _tile(builder, tile, (builder.shuffle_vector(loaded[0], loaded[0], column) for column in columns))
+
+    return tile(lanes, a, i, corners, m, width), generate
 
 
 @intrinsic
@@ -354,6 +383,11 @@ def _splat_as(builder: Any, number: Any, vector: ir.VectorType) -> Any:
     undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, number, ir.Constant(_I32, 0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, vector.count), [0] * vector.count))
+
+
+def _concatenate(builder: Any, left: Any, right: Any) -> Any:
+    count = 2 * left.type.count
+    return builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(_I32, count), list(range(count))))
 
 
 def _multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:

@@ -14,8 +14,10 @@ from ministn.kernels._layout import batch_last, from_batch_last
 from ministn.kernels.affine_grid import cpu as affine_grid
 from ministn.kernels.compiled import compiled, parallel_for
 from ministn.kernels.grid_sample import cpu as grid_sample
+from ministn.kernels.simd import Size, load_squares, store
 
 _LANES = 16  # images of a block: a constant, so that the compiler can make vectors of the loops over them
+_SIZE = Size(_LANES)
 
 
 def forward(input, theta, height, width, align_corners):
@@ -74,16 +76,16 @@ def _forward(blocks, *arguments):
 
 @compiled
 def _forward_block(block, output, input, theta, x_t, y_t, C, H, W, align_corners):
-    OH, OW = len(y_t), len(x_t)
+    OH, OW, framed = len(y_t), len(x_t), _framed(H, W)
     n0, lanes = block * _LANES, min(_LANES, theta.shape[1] - block * _LANES)
-    U, own_theta = _lanes(input, n0, C), _lanes(theta, n0, np.intp(1))
-    pixel, near = np.empty((4, _LANES), np.uint32), np.empty((4, _LANES), U.dtype)
+    U, own_theta = _framed_images(input, n0, C, H, W), _lanes(theta, n0)
+    corner, near = np.empty(_LANES, np.int32), np.empty((4, _LANES), U.dtype)
     x, y = np.empty((2, _LANES), U.dtype), np.empty((2, _LANES), U.dtype)
     for i in range(OH):
         for j in range(OW):
-            _place(pixel, x, y, own_theta, x_t[j], y_t[i], np.int32(H), np.int32(W), align_corners)
+            _place(corner, x, y, own_theta, x_t[j], y_t[i], C, H, W, align_corners)
             for c in range(C):
-                _read(near, U[c * (H * W + 1) :], pixel)
+                store(load_squares(_SIZE, U, c * framed, corner, 0, W + 1), 4, 0, near, 0, _LANES)
                 V = output[(c * OH + i) * OW + j, n0:]
                 for b in range(lanes):
                     top = x[0, b] * near[0, b] + x[1, b] * near[1, b]
@@ -98,20 +100,20 @@ def _backward_theta(blocks, *arguments):
 
 @compiled
 def _backward_theta_block(block, grad_theta, grad_output, input, theta, x_t, y_t, C, H, W, align_corners):
-    OH, OW = len(y_t), len(x_t)
+    OH, OW, framed = len(y_t), len(x_t), _framed(H, W)
     n0, lanes = block * _LANES, min(_LANES, theta.shape[1] - block * _LANES)
-    U, own_theta = _lanes(input, n0, C), _lanes(theta, n0, np.intp(1))
-    pixel, near = np.empty((4, _LANES), np.uint32), np.empty((4, _LANES), U.dtype)
+    U, own_theta = _framed_images(input, n0, C, H, W), _lanes(theta, n0)
+    corner, near = np.empty(_LANES, np.int32), np.empty((4, _LANES), U.dtype)
     x, y = np.empty((2, _LANES), U.dtype), np.empty((2, _LANES), U.dtype)
     g, grad = np.zeros(_LANES, U.dtype), np.empty((2, _LANES), U.dtype)  # grad: per pixel that the sample moves
     total = np.zeros((6, _LANES), U.dtype)
     for i in range(OH):
         for j in range(OW):
-            _place(pixel, x, y, own_theta, x_t[j], y_t[i], np.int32(H), np.int32(W), align_corners)
+            _place(corner, x, y, own_theta, x_t[j], y_t[i], C, H, W, align_corners)
             for b in range(_LANES):
                 grad[0, b] = grad[1, b] = 0
             for c in range(C):
-                _read(near, U[c * (H * W + 1) :], pixel)
+                store(load_squares(_SIZE, U, c * framed, corner, 0, W + 1), 4, 0, near, 0, _LANES)
                 for b in range(lanes):
                     g[b] = grad_output[(c * OH + i) * OW + j, n0 + b]
                 for b in range(_LANES):
@@ -135,44 +137,62 @@ def _backward_input(blocks, *arguments):
 
 @compiled
 def _backward_input_block(block, grad_input, grad_output, theta, x_t, y_t, C, H, W, align_corners):
-    OH, OW = len(y_t), len(x_t)
+    OH, OW, framed = len(y_t), len(x_t), _framed(H, W)
     n0, lanes = block * _LANES, min(_LANES, theta.shape[1] - block * _LANES)
-    own_theta, dU = _lanes(theta, n0, np.intp(1)), np.zeros((C, H * W + 1, _LANES), theta.dtype)
-    pixel = np.empty((4, _LANES), np.uint32)
+    own_theta, dU = _lanes(theta, n0), np.zeros(_LANES * C * framed, theta.dtype)
+    corner = np.empty(_LANES, np.int32)
     x, y = np.empty((2, _LANES), theta.dtype), np.empty((2, _LANES), theta.dtype)
     for i in range(OH):
         for j in range(OW):
-            _place(pixel, x, y, own_theta, x_t[j], y_t[i], np.int32(H), np.int32(W), align_corners)
+            _place(corner, x, y, own_theta, x_t[j], y_t[i], C, H, W, align_corners)
             for c in range(C):
                 g = grad_output[(c * OH + i) * OW + j, n0:]
-                for tap in range(4):
-                    for b in range(lanes):
-                        dU[c, pixel[tap, b], b] += y[tap // 2, b] * x[tap % 2, b] * g[b]
-    for c in range(C):
-        for p in range(H * W):
-            for b in range(lanes):
-                grad_input[c * H * W + p, n0 + b] = dU[c, p, b]
+                for b in range(lanes):
+                    p = np.intp(corner[b]) + c * framed
+                    for tap in range(4):
+                        dU[p + tap // 2 * (W + 1) + tap % 2] += y[tap // 2, b] * x[tap % 2, b] * g[b]
+    for b in range(lanes):
+        for c in range(C):
+            for h in range(H):
+                for w in range(W):
+                    grad_input[(c * H + h) * W + w, n0 + b] = dU[_framed_pixel(b * C + c, h, w, H, W)]
 
 
 @compiled
-def _lanes(x, n0, C):
-    """A copy of the images n0, n0 + 1, ... of x, shape (C P, N), with one row of zeros more after each of the C
-    channels, the nothing outside: shape (C (P + 1), _LANES); zeros too after the last image."""
-    P, N = len(x) // C, x.shape[1]
-    block, lanes = np.zeros((C * (P + 1), _LANES), x.dtype), min(_LANES, N - n0)
+def _framed(H, W):
+    """How many numbers an image takes with zeros around it: see `_framed_pixel`."""
+    return (H + 3) * (W + 1) + 1
+
+
+@compiled
+def _framed_pixel(image, h, w, H, W):
+    """Where pixel (h, w) of an image with zeros around it is: a column of zeros to the left, which is also the one
+    to the right of the row before, two rows above and one below. So -1 <= h <= H and -1 <= w <= W are all in memory,
+    and from its number 0 on there are 2 x 2 zeros: what a sample outside reads."""
+    return image * _framed(H, W) + (h + 2) * (W + 1) + w + 1
+
+
+@compiled
+def _framed_images(x, n0, C, H, W):
+    """The images n0, n0 + 1, ... of x, shape (C H W, N), one after the other and with zeros around each channel."""
+    U = np.zeros(_LANES * C * _framed(H, W), x.dtype)
+    lanes = min(_LANES, x.shape[1] - n0)
     for c in range(C):
-        for p in range(P):
-            for b in range(lanes):
-                block[c * (P + 1) + p, b] = x[c * P + p, n0 + b]
+        for h in range(H):
+            for w in range(W):
+                for b in range(lanes):
+                    U[_framed_pixel(b * C + c, h, w, H, W)] = x[(c * H + h) * W + w, n0 + b]
+    return U
+
+
+@compiled
+def _lanes(x, n0):
+    """The columns n0, n0 + 1, ... of x; zeros after the last one."""
+    block = np.zeros((len(x), _LANES), x.dtype)
+    for k in range(len(x)):
+        for b in range(min(_LANES, x.shape[1] - n0)):
+            block[k, b] = x[k, n0 + b]
     return block
-
-
-@compiled
-def _read(near, U, pixel):
-    """The four pixels near each image's sample."""
-    for tap in range(4):
-        for b in range(_LANES):
-            near[tap, b] = U[pixel[tap, b], b]
 
 
 @compiled
@@ -182,28 +202,25 @@ def _pixels_per_unit(x, size, align_corners):
 
 
 @compiled
-def _place(pixel, x, y, theta, x_t, y_t, H, W, align_corners):
+def _place(corner, x, y, theta, x_t, y_t, C, H, W, align_corners):
     """Where the sample for target point (x_t, y_t) falls in each image b.
 
-    `pixel`: the four around it (top left, top right, bottom left, bottom right) as row times W plus column, H W for one
-    outside. `x`: the weights of the left and the right column; `y`: of the upper and the lower row.
+    `corner`: the place of the upper left of the four pixels around it, in channel 0 of the framed images. `x`: the
+    weights of the left and the right column; `y`: of the upper and the lower row.
     """
     one = type(x_t)(1)
     x_scale, y_scale = _pixels_per_unit(x_t, W, align_corners), _pixels_per_unit(y_t, H, align_corners)
     half = type(x_t)(0 if align_corners else 0.5)
+    height, width, image = np.int32(H), np.int32(W), np.int32(C * _framed(H, W))
     for b in range(_LANES):
         x_s = _to_pixels(theta[0, b] * x_t + theta[1, b] * y_t + theta[2, b], x_scale, half)
         y_s = _to_pixels(theta[3, b] * x_t + theta[4, b] * y_t + theta[5, b], y_scale, half)
         left, top = np.floor(x_s), np.floor(y_s)
         x[0, b], x[1, b] = one - (x_s - left), x_s - left
         y[0, b], y[1, b] = one - (y_s - top), y_s - top
-        w, h = _index(left, W), _index(top, H)
-        in_left, in_right, in_top, in_bottom = 0 <= w < W, -1 <= w < W - 1, 0 <= h < H, -1 <= h < H - 1
-        p = h * W + w
-        pixel[0, b] = p if in_left & in_top else H * W
-        pixel[1, b] = p + 1 if in_right & in_top else H * W
-        pixel[2, b] = p + W if in_left & in_bottom else H * W
-        pixel[3, b] = p + W + 1 if in_right & in_bottom else H * W
+        w, h = _index(left, width), _index(top, height)
+        inside = (-1 <= w) & (w < width) & (-1 <= h) & (h < height)
+        corner[b] = np.int32(b) * image + ((h + 2) * (width + 1) + w + 1 if inside else 0)
 
 
 @compiled(fastmath={"contract"})
