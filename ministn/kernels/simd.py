@@ -177,16 +177,25 @@ def load_squares(typing: Any, lanes: Any, a: Any, i: Any, corners: Any, m: Any, 
         first = _address(context, builder, signature, arguments, 1, 2)
         corner = _address(context, builder, signature, arguments, 3, 4)
         width = context.cast(builder, arguments[5], signature.args[5], types.intp)
-        pair = TileType(a.dtype, 1, 2)
-        # Two neighbours come with one load. Then one shuffle of all that was loaded brings equal corners together.
-        loaded = []
-        for lane in range(tile.lanes):
-            top = builder.gep(first, [builder.load(_next(builder, corner, lane))])
-            loaded += [_load(builder, top, pair), _load(builder, builder.gep(top, [width]), pair)]
-        while len(loaded) > 1:
-            loaded = [_concatenate(builder, *loaded[k : k + 2]) for k in range(0, len(loaded), 2)]
-        columns = (ir.Constant(ir.VectorType(_I32, tile.lanes), list(range(r, 4 * tile.lanes, 4))) for r in _rows(tile))
-        return _tile(builder, tile, (builder.shuffle_vector(loaded[0], loaded[0], column) for column in columns))
+        # Two neighbours come with one load, as an integer of twice the bits. Shuffles part left from right.
+        pair, half = ir.IntType(2 * tile.dtype.bitwidth), tile.lanes // 2
+        rows = []
+        for r in range(2):
+            start = builder.gep(first, [builder.mul(width, _integer(r))])
+            # In the order 0 1 4 5 ..., 2 3 6 7 ...: a shuffle of the two then takes numbers from where they go.
+            lanes = [lane for part in (0, 2) for lane in range(tile.lanes) if lane // 2 * 2 % 4 == part]
+            vectors = []
+            for order in (lanes[:half], lanes[half:]):
+                vector = ir.Constant(ir.VectorType(pair, half), ir.Undefined)
+                for k, lane in enumerate(order):
+                    place = builder.gep(start, [builder.load(_next(builder, corner, lane))])
+                    loaded = builder.load(builder.bitcast(place, pair.as_pointer()), align=tile.dtype.bitwidth // 8)
+                    vector = builder.insert_element(vector, loaded, ir.Constant(_I32, k))
+                vectors.append(builder.bitcast(vector, tile.vector))
+            for s in range(2):
+                places = [2 * lanes.index(lane) + s for lane in range(tile.lanes)]
+                rows.append(builder.shuffle_vector(*vectors, ir.Constant(ir.VectorType(_I32, tile.lanes), places)))
+        return _tile(builder, tile, rows)
 
     return tile(lanes, a, i, corners, m, width), generate
 
@@ -383,11 +392,6 @@ def _splat_as(builder: Any, number: Any, vector: ir.VectorType) -> Any:
     undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, number, ir.Constant(_I32, 0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, vector.count), [0] * vector.count))
-
-
-def _concatenate(builder: Any, left: Any, right: Any) -> Any:
-    count = 2 * left.type.count
-    return builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(_I32, count), list(range(count))))
 
 
 def _multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:

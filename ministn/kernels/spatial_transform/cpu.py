@@ -14,7 +14,7 @@ from ministn.kernels._layout import batch_last, from_batch_last
 from ministn.kernels.affine_grid import cpu as affine_grid
 from ministn.kernels.compiled import compiled, parallel_for
 from ministn.kernels.grid_sample import cpu as grid_sample
-from ministn.kernels.simd import Size, load_squares, store
+from ministn.kernels.simd import Size, load, load_squares, store
 
 _LANES = 16  # images of a block: a constant, so that the compiler can make vectors of the loops over them
 _SIZE = Size(_LANES)
@@ -77,20 +77,20 @@ def _forward(blocks, *arguments):
 @compiled
 def _forward_block(block, output, input, theta, x_t, y_t, C, H, W, align_corners):
     OH, OW, framed = len(y_t), len(x_t), _framed(H, W)
-    n0, lanes = block * _LANES, min(_LANES, theta.shape[1] - block * _LANES)
+    N, n0, done = _first_image(block, theta)
     U, own_theta = _framed_images(input, n0, C, H, W), _lanes(theta, n0)
     corner, near = np.empty(_LANES, np.int32), np.empty((4, _LANES), U.dtype)
-    x, y = np.empty((2, _LANES), U.dtype), np.empty((2, _LANES), U.dtype)
+    x, y, V = np.empty((2, _LANES), U.dtype), np.empty((2, _LANES), U.dtype), np.empty(_LANES, U.dtype)
     for i in range(OH):
         for j in range(OW):
             _place(corner, x, y, own_theta, x_t[j], y_t[i], C, H, W, align_corners)
             for c in range(C):
                 store(load_squares(_SIZE, U, c * framed, corner, 0, W + 1), 4, 0, near, 0, _LANES)
-                V = output[(c * OH + i) * OW + j, n0:]
-                for b in range(lanes):
+                for b in range(_LANES):
                     top = x[0, b] * near[0, b] + x[1, b] * near[1, b]
                     bottom = x[0, b] * near[2, b] + x[1, b] * near[3, b]
                     V[b] = y[0, b] * top + y[1, b] * bottom
+                store(load(_SIZE, V, 0), 1, done, output, ((c * OH + i) * OW + j) * N + n0, 0)
 
 
 @compiled
@@ -101,11 +101,11 @@ def _backward_theta(blocks, *arguments):
 @compiled
 def _backward_theta_block(block, grad_theta, grad_output, input, theta, x_t, y_t, C, H, W, align_corners):
     OH, OW, framed = len(y_t), len(x_t), _framed(H, W)
-    n0, lanes = block * _LANES, min(_LANES, theta.shape[1] - block * _LANES)
+    N, n0, done = _first_image(block, theta)
     U, own_theta = _framed_images(input, n0, C, H, W), _lanes(theta, n0)
     corner, near = np.empty(_LANES, np.int32), np.empty((4, _LANES), U.dtype)
     x, y = np.empty((2, _LANES), U.dtype), np.empty((2, _LANES), U.dtype)
-    g, grad = np.zeros(_LANES, U.dtype), np.empty((2, _LANES), U.dtype)  # grad: per pixel that the sample moves
+    g, grad = np.empty(_LANES, U.dtype), np.empty((2, _LANES), U.dtype)  # grad: per pixel that the sample moves
     total = np.zeros((6, _LANES), U.dtype)
     for i in range(OH):
         for j in range(OW):
@@ -114,8 +114,7 @@ def _backward_theta_block(block, grad_theta, grad_output, input, theta, x_t, y_t
                 grad[0, b] = grad[1, b] = 0
             for c in range(C):
                 store(load_squares(_SIZE, U, c * framed, corner, 0, W + 1), 4, 0, near, 0, _LANES)
-                for b in range(lanes):
-                    g[b] = grad_output[(c * OH + i) * OW + j, n0 + b]
+                store(load(_SIZE, grad_output, ((c * OH + i) * OW + j) * N + n0), 1, 0, g, 0, 0)
                 for b in range(_LANES):
                     grad[0, b] += g[b] * (y[0, b] * (near[1, b] - near[0, b]) + y[1, b] * (near[3, b] - near[2, b]))
                     grad[1, b] += g[b] * (x[0, b] * (near[2, b] - near[0, b]) + x[1, b] * (near[3, b] - near[1, b]))
@@ -126,7 +125,7 @@ def _backward_theta_block(block, grad_theta, grad_output, input, theta, x_t, y_t
                     total[3 * a + 2, b] += grad[a, b]
     for k in range(6):
         scale = _pixels_per_unit(x_t[0], W if k < 3 else H, align_corners)
-        for b in range(lanes):
+        for b in range(done, _LANES):
             grad_theta[k, n0 + b] = scale * total[k, b]
 
 
@@ -138,7 +137,7 @@ def _backward_input(blocks, *arguments):
 @compiled
 def _backward_input_block(block, grad_input, grad_output, theta, x_t, y_t, C, H, W, align_corners):
     OH, OW, framed = len(y_t), len(x_t), _framed(H, W)
-    n0, lanes = block * _LANES, min(_LANES, theta.shape[1] - block * _LANES)
+    N, n0, done = _first_image(block, theta)
     own_theta, dU = _lanes(theta, n0), np.zeros(_LANES * C * framed, theta.dtype)
     corner = np.empty(_LANES, np.int32)
     x, y = np.empty((2, _LANES), theta.dtype), np.empty((2, _LANES), theta.dtype)
@@ -147,15 +146,24 @@ def _backward_input_block(block, grad_input, grad_output, theta, x_t, y_t, C, H,
             _place(corner, x, y, own_theta, x_t[j], y_t[i], C, H, W, align_corners)
             for c in range(C):
                 g = grad_output[(c * OH + i) * OW + j, n0:]
-                for b in range(lanes):
+                for b in range(done, _LANES):
                     p = np.intp(corner[b]) + c * framed
                     for tap in range(4):
                         dU[p + tap // 2 * (W + 1) + tap % 2] += y[tap // 2, b] * x[tap % 2, b] * g[b]
-    for b in range(lanes):
+    for b in range(done, _LANES):
         for c in range(C):
             for h in range(H):
                 for w in range(W):
                     grad_input[(c * H + h) * W + w, n0 + b] = dU[_framed_pixel(b * C + c, h, w, H, W)]
+
+
+@compiled
+def _first_image(block, theta):
+    """The number of images, the first one of the block, and how many of the block's images belong to the one before:
+    the last block reaches back over them to be full."""
+    N = theta.shape[1]
+    n0 = min(block * _LANES, N - _LANES)
+    return N, n0, block * _LANES - n0
 
 
 @compiled
@@ -176,21 +184,20 @@ def _framed_pixel(image, h, w, H, W):
 def _framed_images(x, n0, C, H, W):
     """The images n0, n0 + 1, ... of x, shape (C H W, N), one after the other and with zeros around each channel."""
     U = np.zeros(_LANES * C * _framed(H, W), x.dtype)
-    lanes = min(_LANES, x.shape[1] - n0)
     for c in range(C):
         for h in range(H):
             for w in range(W):
-                for b in range(lanes):
+                for b in range(_LANES):
                     U[_framed_pixel(b * C + c, h, w, H, W)] = x[(c * H + h) * W + w, n0 + b]
     return U
 
 
 @compiled
 def _lanes(x, n0):
-    """The columns n0, n0 + 1, ... of x; zeros after the last one."""
-    block = np.zeros((len(x), _LANES), x.dtype)
+    """A copy of the columns n0, n0 + 1, ... of x."""
+    block = np.empty((len(x), _LANES), x.dtype)
     for k in range(len(x)):
-        for b in range(min(_LANES, x.shape[1] - n0)):
+        for b in range(_LANES):
             block[k, b] = x[k, n0 + b]
     return block
 
