@@ -79,17 +79,17 @@ def _forward_block(block, output, input, theta, x_t, y_t, C, H, W, align_corners
     OH, OW, framed = len(y_t), len(x_t), _framed(H, W)
     N, n0, done = _first_image(block, theta)
     U, own_theta = _framed_images(input, n0, C, H, W), _lanes(theta, n0)
-    corner, near = np.empty(_LANES, np.int32), np.empty((4, _LANES), U.dtype)
-    x, y, V = np.empty((2, _LANES), U.dtype), np.empty((2, _LANES), U.dtype), np.empty(_LANES, U.dtype)
+    corner, x, y = _row_of_samples(OW, U)
+    near, V = np.empty((4, _LANES), U.dtype), np.empty(_LANES, U.dtype)
     for i in range(OH):
-        for j in range(OW):
-            _place(corner, x, y, own_theta, x_t[j], y_t[i], C, H, W, align_corners)
-            for c in range(C):
-                store(load_squares(_SIZE, U, c * framed, corner, 0, W + 1), 4, 0, near, 0, _LANES)
+        _place_row(corner, x, y, own_theta, x_t, y_t[i], C, H, W, align_corners)
+        for c in range(C):
+            for j in range(OW):
+                store(load_squares(_SIZE, U, c * framed, corner, j * _LANES, W + 1), 4, 0, near, 0, _LANES)
                 for b in range(_LANES):
-                    top = x[0, b] * near[0, b] + x[1, b] * near[1, b]
-                    bottom = x[0, b] * near[2, b] + x[1, b] * near[3, b]
-                    V[b] = y[0, b] * top + y[1, b] * bottom
+                    top = x[j, 0, b] * near[0, b] + x[j, 1, b] * near[1, b]
+                    bottom = x[j, 0, b] * near[2, b] + x[j, 1, b] * near[3, b]
+                    V[b] = y[j, 0, b] * top + y[j, 1, b] * bottom
                 store(load(_SIZE, V, 0), 1, done, output, ((c * OH + i) * OW + j) * N + n0, 0)
 
 
@@ -103,26 +103,31 @@ def _backward_theta_block(block, grad_theta, grad_output, input, theta, x_t, y_t
     OH, OW, framed = len(y_t), len(x_t), _framed(H, W)
     N, n0, done = _first_image(block, theta)
     U, own_theta = _framed_images(input, n0, C, H, W), _lanes(theta, n0)
-    corner, near = np.empty(_LANES, np.int32), np.empty((4, _LANES), U.dtype)
-    x, y = np.empty((2, _LANES), U.dtype), np.empty((2, _LANES), U.dtype)
-    g, grad = np.empty(_LANES, U.dtype), np.empty((2, _LANES), U.dtype)  # grad: per pixel that the sample moves
-    total = np.zeros((6, _LANES), U.dtype)
+    corner, x, y = _row_of_samples(OW, U)
+    near, g = np.empty((4, _LANES), U.dtype), np.empty(_LANES, U.dtype)
+    row, total = np.empty((4, _LANES), U.dtype), np.zeros((6, _LANES), U.dtype)
     for i in range(OH):
-        for j in range(OW):
-            _place(corner, x, y, own_theta, x_t[j], y_t[i], C, H, W, align_corners)
-            for b in range(_LANES):
-                grad[0, b] = grad[1, b] = 0
-            for c in range(C):
-                store(load_squares(_SIZE, U, c * framed, corner, 0, W + 1), 4, 0, near, 0, _LANES)
+        _place_row(corner, x, y, own_theta, x_t, y_t[i], C, H, W, align_corners)
+        row[:] = 0
+        for c in range(C):
+            for j in range(OW):
+                store(load_squares(_SIZE, U, c * framed, corner, j * _LANES, W + 1), 4, 0, near, 0, _LANES)
                 store(load(_SIZE, grad_output, ((c * OH + i) * OW + j) * N + n0), 1, 0, g, 0, 0)
-                for b in range(_LANES):
-                    grad[0, b] += g[b] * (y[0, b] * (near[1, b] - near[0, b]) + y[1, b] * (near[3, b] - near[2, b]))
-                    grad[1, b] += g[b] * (x[0, b] * (near[2, b] - near[0, b]) + x[1, b] * (near[3, b] - near[1, b]))
-            for a in range(2):  # row a of theta times (x_t, y_t, 1) is coordinate a of the point
-                for b in range(_LANES):
-                    total[3 * a, b] += grad[a, b] * x_t[j]
-                    total[3 * a + 1, b] += grad[a, b] * y_t[i]
-                    total[3 * a + 2, b] += grad[a, b]
+                x_target = x_t[j]
+                for b in range(_LANES):  # what the loss gains when the sample moves by a pixel
+                    top, bottom = near[1, b] - near[0, b], near[3, b] - near[2, b]
+                    left, right = near[2, b] - near[0, b], near[3, b] - near[1, b]
+                    grad_x = g[b] * (y[j, 0, b] * top + y[j, 1, b] * bottom)
+                    grad_y = g[b] * (x[j, 0, b] * left + x[j, 1, b] * right)
+                    row[0, b] += grad_x * x_target
+                    row[1, b] += grad_x
+                    row[2, b] += grad_y * x_target
+                    row[3, b] += grad_y
+        for a in range(2):  # row a of theta times (x_t, y_t, 1) is coordinate a of the point
+            for b in range(_LANES):
+                total[3 * a, b] += row[2 * a, b]
+                total[3 * a + 1, b] += row[2 * a + 1, b] * y_t[i]
+                total[3 * a + 2, b] += row[2 * a + 1, b]
     for k in range(6):
         scale = _pixels_per_unit(x_t[0], W if k < 3 else H, align_corners)
         for b in range(done, _LANES):
@@ -139,17 +144,22 @@ def _backward_input_block(block, grad_input, grad_output, theta, x_t, y_t, C, H,
     OH, OW, framed = len(y_t), len(x_t), _framed(H, W)
     N, n0, done = _first_image(block, theta)
     own_theta, dU = _lanes(theta, n0), np.zeros(_LANES * C * framed, theta.dtype)
-    corner = np.empty(_LANES, np.int32)
-    x, y = np.empty((2, _LANES), theta.dtype), np.empty((2, _LANES), theta.dtype)
+    corner, x, y = _row_of_samples(OW, dU)
+    g, add = np.empty(_LANES, dU.dtype), np.empty((4, _LANES), dU.dtype)
     for i in range(OH):
-        for j in range(OW):
-            _place(corner, x, y, own_theta, x_t[j], y_t[i], C, H, W, align_corners)
-            for c in range(C):
-                g = grad_output[(c * OH + i) * OW + j, n0:]
-                for b in range(done, _LANES):
-                    p = np.intp(corner[b]) + c * framed
-                    for tap in range(4):
-                        dU[p + tap // 2 * (W + 1) + tap % 2] += y[tap // 2, b] * x[tap % 2, b] * g[b]
+        _place_row(corner, x, y, own_theta, x_t, y_t[i], C, H, W, align_corners)
+        for c in range(C):
+            for j in range(OW):
+                store(load(_SIZE, grad_output, ((c * OH + i) * OW + j) * N + n0), 1, 0, g, 0, 0)
+                for tap in range(4):
+                    for b in range(_LANES):
+                        add[tap, b] = y[j, tap // 2, b] * x[j, tap % 2, b] * g[b]
+                for b in range(_LANES):
+                    p = c * framed + corner[j, b]
+                    dU[p] += add[0, b]
+                    dU[p + 1] += add[1, b]
+                    dU[p + W + 1] += add[2, b]
+                    dU[p + W + 2] += add[3, b]
     for b in range(done, _LANES):
         for c in range(C):
             for h in range(H):
@@ -209,25 +219,33 @@ def _pixels_per_unit(x, size, align_corners):
 
 
 @compiled
-def _place(corner, x, y, theta, x_t, y_t, C, H, W, align_corners):
-    """Where the sample for target point (x_t, y_t) falls in each image b.
+def _row_of_samples(count, like):
+    """Room for what `_place_row` finds."""
+    corner = np.empty((count, _LANES), np.int32)
+    return corner, np.empty((count, 2, _LANES), like.dtype), np.empty((count, 2, _LANES), like.dtype)
+
+
+@compiled
+def _place_row(corner, x, y, theta, x_t, y_t, C, H, W, align_corners):
+    """Where the samples for the target points (x_t[j], y_t) fall in each image b.
 
     `corner`: the place of the upper left of the four pixels around it, in channel 0 of the framed images. `x`: the
     weights of the left and the right column; `y`: of the upper and the lower row.
     """
-    one = type(x_t)(1)
-    x_scale, y_scale = _pixels_per_unit(x_t, W, align_corners), _pixels_per_unit(y_t, H, align_corners)
-    half = type(x_t)(0 if align_corners else 0.5)
+    one = type(y_t)(1)
+    x_scale, y_scale = _pixels_per_unit(y_t, W, align_corners), _pixels_per_unit(y_t, H, align_corners)
+    half = type(y_t)(0 if align_corners else 0.5)
     height, width, image = np.int32(H), np.int32(W), np.int32(C * _framed(H, W))
-    for b in range(_LANES):
-        x_s = _to_pixels(theta[0, b] * x_t + theta[1, b] * y_t + theta[2, b], x_scale, half)
-        y_s = _to_pixels(theta[3, b] * x_t + theta[4, b] * y_t + theta[5, b], y_scale, half)
-        left, top = np.floor(x_s), np.floor(y_s)
-        x[0, b], x[1, b] = one - (x_s - left), x_s - left
-        y[0, b], y[1, b] = one - (y_s - top), y_s - top
-        w, h = _index(left, width), _index(top, height)
-        inside = (-1 <= w) & (w < width) & (-1 <= h) & (h < height)
-        corner[b] = np.int32(b) * image + ((h + 2) * (width + 1) + w + 1 if inside else 0)
+    for j in range(len(x_t)):
+        for b in range(_LANES):
+            x_s = _to_pixels(theta[0, b] * x_t[j] + theta[1, b] * y_t + theta[2, b], x_scale, half)
+            y_s = _to_pixels(theta[3, b] * x_t[j] + theta[4, b] * y_t + theta[5, b], y_scale, half)
+            left, top = np.floor(x_s), np.floor(y_s)
+            x[j, 0, b], x[j, 1, b] = one - (x_s - left), x_s - left
+            y[j, 0, b], y[j, 1, b] = one - (y_s - top), y_s - top
+            w, h = _index(left, width), _index(top, height)
+            inside = (-1 <= w) & (w < width) & (-1 <= h) & (h < height)
+            corner[j, b] = np.int32(b) * image + ((h + 2) * (width + 1) + w + 1 if inside else 0)
 
 
 @compiled(fastmath={"contract"})
