@@ -169,35 +169,31 @@ def load_at(typing: Any, rows: Any, lanes: Any, a: Any, i: Any, offsets: Any, m:
 
 
 @intrinsic
-def load_squares(typing: Any, lanes: Any, a: Any, i: Any, corners: Any, m: Any, width: Any) -> Any:
-    """tile[2 r + s, l] = a[i + corners[m + l] + r width + s]: 2 x 2 neighbours in L places of an image of this width."""
-    tile = TileType(a.dtype, 4, lanes.value)
+def load_pairs(typing: Any, lanes: Any, a: Any, i: Any, offsets: Any, m: Any) -> Any:
+    """tile[r, l] = a[i + offsets[m + l] + r] for r = 0, 1: two neighbours from each of L places, a multiple of 4."""
+    tile = TileType(a.dtype, 2, lanes.value)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         first = _address(context, builder, signature, arguments, 1, 2)
-        corner = _address(context, builder, signature, arguments, 3, 4)
-        width = context.cast(builder, arguments[5], signature.args[5], types.intp)
-        # Two neighbours come with one load, as an integer of twice the bits. Shuffles part left from right.
-        pair, half = ir.IntType(2 * tile.dtype.bitwidth), tile.lanes // 2
-        rows = []
-        for r in range(2):
-            start = builder.gep(first, [builder.mul(width, _integer(r))])
-            # In the order 0 1 4 5 ..., 2 3 6 7 ...: a shuffle of the two then takes numbers from where they go.
-            lanes = [lane for part in (0, 2) for lane in range(tile.lanes) if lane // 2 * 2 % 4 == part]
-            vectors = []
-            for order in (lanes[:half], lanes[half:]):
-                vector = ir.Constant(ir.VectorType(pair, half), ir.Undefined)
-                for k, lane in enumerate(order):
-                    place = builder.gep(start, [builder.load(_next(builder, corner, lane))])
-                    loaded = builder.load(builder.bitcast(place, pair.as_pointer()), align=tile.dtype.bitwidth // 8)
-                    vector = builder.insert_element(vector, loaded, ir.Constant(_I32, k))
-                vectors.append(builder.bitcast(vector, tile.vector))
-            for s in range(2):
-                places = [2 * lanes.index(lane) + s for lane in range(tile.lanes)]
-                rows.append(builder.shuffle_vector(*vectors, ir.Constant(ir.VectorType(_I32, tile.lanes), places)))
-        return _tile(builder, tile, rows)
+        offset = _address(context, builder, signature, arguments, 3, 4)
+        # Two neighbours come with one load, as an integer of twice the bits. One vector takes the pairs of the lanes
+        # 0 1 4 5 8 9 ..., another those of 2 3 6 7 10 11 ...: the shuffle that parts left from right is then a cheap
+        # one, which moves no number farther than four lanes.
+        pair = ir.IntType(2 * tile.dtype.bitwidth)
+        order = [lane for low in (True, False) for lane in range(tile.lanes) if (lane % 4 < 2) == low]
+        vectors = []
+        for part in (order[: tile.lanes // 2], order[tile.lanes // 2 :]):
+            vector = ir.Constant(ir.VectorType(pair, len(part)), ir.Undefined)
+            for k, lane in enumerate(part):
+                place = builder.gep(first, [builder.load(_next(builder, offset, lane))])
+                loaded = builder.load(builder.bitcast(place, pair.as_pointer()), align=tile.dtype.bitwidth // 8)
+                vector = builder.insert_element(vector, loaded, ir.Constant(_I32, k))
+            vectors.append(builder.bitcast(vector, tile.vector))
+        places = ([2 * order.index(lane) + r for lane in range(tile.lanes)] for r in _rows(tile))
+        index = ir.VectorType(_I32, tile.lanes)
+        return _tile(builder, tile, (builder.shuffle_vector(*vectors, ir.Constant(index, row)) for row in places))
 
-    return tile(lanes, a, i, corners, m, width), generate
+    return tile(lanes, a, i, offsets, m), generate
 
 
 @intrinsic

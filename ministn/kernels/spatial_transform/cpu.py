@@ -14,7 +14,7 @@ from ministn.kernels._layout import batch_last, from_batch_last
 from ministn.kernels.affine_grid import cpu as affine_grid
 from ministn.kernels.compiled import compiled, parallel_for
 from ministn.kernels.grid_sample import cpu as grid_sample
-from ministn.kernels.simd import Size, load, load_squares, store
+from ministn.kernels.simd import Size, load, load_pairs, store
 
 _LANES = 16  # images of a block: a constant, so that the compiler can make vectors of the loops over them
 _SIZE = Size(_LANES)
@@ -85,7 +85,7 @@ def _forward_block(block, output, input, theta, x_t, y_t, C, H, W, align_corners
         _place_row(corner, x, y, own_theta, x_t, y_t[i], C, H, W, align_corners)
         for c in range(C):
             for j in range(OW):
-                store(load_squares(_SIZE, U, c * framed, corner, j * _LANES, W + 1), 4, 0, near, 0, _LANES)
+                _read(near, U, c * framed, corner, j, W)
                 for b in range(_LANES):
                     top = x[j, 0, b] * near[0, b] + x[j, 1, b] * near[1, b]
                     bottom = x[j, 0, b] * near[2, b] + x[j, 1, b] * near[3, b]
@@ -111,7 +111,7 @@ def _backward_theta_block(block, grad_theta, grad_output, input, theta, x_t, y_t
         row[:] = 0
         for c in range(C):
             for j in range(OW):
-                store(load_squares(_SIZE, U, c * framed, corner, j * _LANES, W + 1), 4, 0, near, 0, _LANES)
+                _read(near, U, c * framed, corner, j, W)
                 store(load(_SIZE, grad_output, ((c * OH + i) * OW + j) * N + n0), 1, 0, g, 0, 0)
                 x_target = x_t[j]
                 for b in range(_LANES):  # what the loss gains when the sample moves by a pixel
@@ -210,6 +210,13 @@ def _lanes(x, n0):
         for b in range(_LANES):
             block[k, b] = x[k, n0 + b]
     return block
+
+
+@compiled
+def _read(near, U, channel, corner, j, W):
+    """The four pixels near each image's sample j: top left, top right, bottom left, bottom right."""
+    store(load_pairs(_SIZE, U, channel, corner, j * _LANES), 2, 0, near, 0, _LANES)
+    store(load_pairs(_SIZE, U, channel + W + 1, corner, j * _LANES), 2, 0, near, 2 * _LANES, _LANES)
 
 
 @compiled
