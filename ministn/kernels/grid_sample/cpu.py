@@ -87,12 +87,13 @@ def _forward_part(item, output, framed, grid, index, H, W, taps, padding, align_
     parts = (P + _PART - 1) // _PART
     n, first = item // parts, item % parts * _PART
     kx, ky, mx, my, corner, work = _room(grid, index, taps)
-    near, value = np.empty((T, _BLOCK), grid.dtype), np.empty(_BLOCK, grid.dtype)
+    near, value = np.empty((T + T % 2, _BLOCK), grid.dtype), np.empty(_BLOCK, grid.dtype)
     for start in range(first, min(P, first + _PART), _BLOCK):
         count = min(_BLOCK, P - start)
         room = _whole_vectors(count)
-        _place_taps(mx, kx, work, grid[n, 2 * start :], count, W, np.intp(1), taps, padding, align_corners)
-        _place_taps(my, ky, work, grid[n, 2 * start + 1 :], count, H, W + T, taps, padding, align_corners)
+        _split(work, grid[n, 2 * start :], count)
+        _place_taps(mx, kx, work, 0, room, W, np.intp(1), taps, padding, align_corners)
+        _place_taps(my, ky, work, 1, room, H, W + T, taps, padding, align_corners)
         for c in range(C):
             value[:] = 0
             for v in range(T):
@@ -114,13 +115,14 @@ def _backward_image(
 ):
     (_, C, P), T = grad_output.shape, len(taps)
     kx, ky, mx, my, corner, work = _room(grid, index, taps)
-    near, slope = np.empty((T, _BLOCK), grid.dtype), np.empty((2, _BLOCK), grid.dtype)
+    near, slope = np.empty((T + T % 2, _BLOCK), grid.dtype), np.empty((2, _BLOCK), grid.dtype)
     dU = np.zeros((C if needs_grad[0] else 0, H + 2 * T + 1, W + T), grid.dtype)
     for start in range(0, P, _BLOCK):
         count = min(_BLOCK, P - start)
         room = _whole_vectors(count)
-        _place_taps(mx, kx, work, grid[n, 2 * start :], count, W, np.intp(1), taps, padding, align_corners)
-        _place_taps(my, ky, work, grid[n, 2 * start + 1 :], count, H, W + T, taps, padding, align_corners)
+        _split(work, grid[n, 2 * start :], count)
+        _place_taps(mx, kx, work, 0, room, W, np.intp(1), taps, padding, align_corners)
+        _place_taps(my, ky, work, 1, room, H, W + T, taps, padding, align_corners)
         for c in range(C):
             g, grad_points = grad_output[n, c, start:], grad_grid[n, 2 * start :]
             if needs_grad[1]:
@@ -152,16 +154,16 @@ def _room(like, index, taps):
     T, dtype = len(taps), like.dtype
     kx, ky = np.empty((2, T, _BLOCK), dtype), np.empty((2, T, _BLOCK), dtype)
     mx, my = np.empty((T, _BLOCK), index.dtype), np.empty((T, _BLOCK), index.dtype)
-    return kx, ky, mx, my, np.empty(_BLOCK, index.dtype), np.zeros((3, _BLOCK), dtype)
+    return kx, ky, mx, my, np.empty(_BLOCK, index.dtype), np.zeros((4, _BLOCK), dtype)
 
 
 @compiled
 def _read_row(near, U, v, mx, my, corner, room, taps, padding):
     """near[u, s]: the pixel of sample s in row v and column u of its taps. `corner` is room for indices."""
-    if len(taps) == 1 or (len(taps) == 4 and padding != 0):  # columns one by one
+    if len(taps) == 4 and padding != 0:  # columns one by one
         for u in range(len(taps)):
             for s in range(room):
-                near[u, s] = U[my[v, s] + mx[u, s]]
+                near[u, s] = U[np.uintp(my[v, s] + mx[u, s])]
     else:  # a row's columns follow each other in memory
         for s in range(room):
             corner[s] = my[v, s] + mx[0, s]
@@ -202,18 +204,25 @@ def _add_weights(dU, g, mx, my, kx, ky, count, taps):
 
 
 @compiled
-def _place_taps(m, k, work, positions, count, size, stride, taps, padding, align_corners):
-    """The taps along an axis of a block of samples s, at every other one of the normalised `positions`.
+def _split(work, points, count):
+    """x of the points to work[0], y to work[1]: both in one loop, for which the compiler then finds vectors."""
+    x, y = work[0], work[1]
+    for s in range(count):
+        x[s], y[s] = points[2 * s], points[2 * s + 1]
+
+
+@compiled
+def _place_taps(m, k, work, axis, room, size, stride, taps, padding, align_corners):
+    """The taps along an axis of a block of samples s, whose normalised positions are work[axis].
 
     m[u, s] is the pixel, counted from the frame's first one and times `stride`; k[0, u, s] its weight; k[1, u, s] the
     weight's slope with respect to the position.
     """
-    room, one = _whole_vectors(count), k.dtype.type(1)
-    x, first, slope = work[0, :room], work[1, :room], work[2, :room]
+    one, x, first, slope = k.dtype.type(1), work[axis, :room], work[2, :room], work[3, :room]
     scale = k.dtype.type(0.5) * k.dtype.type(size - 1 if align_corners else size)  # pixels per unit of position
     shift = k.dtype.type(0 if align_corners else 0.5)
-    for s in range(count):
-        x[s] = _to_pixels(positions[2 * s], scale, shift)
+    for s in range(room):
+        x[s] = _to_pixels(x[s], scale, shift)
     if len(taps) < 4:
         _pad(x, slope, size, padding, align_corners)
     if len(taps) == 1:  # nearest: the weight is 1 and has no slope. Halves go to the even pixel, as in PyTorch
