@@ -10,7 +10,7 @@ from ministn.kernels import simd
 from ministn.kernels.simd import Size
 
 DTYPES = [np.float32, np.float64]
-THREE, FOUR, SIX, EIGHT = Size(3), Size(4), Size(6), Size(8)
+THREE, FOUR, SIX, EIGHT, SIXTEEN = Size(3), Size(4), Size(6), Size(8), Size(16)
 
 
 def numbers(size, dtype, seed=0):
@@ -44,6 +44,20 @@ def test_making_tiles(dtype):
     np.testing.assert_array_equal(loaded, expected)
     np.testing.assert_array_equal(kept, np.where(np.arange(8) >= 5, expected, 0))
     assert zeros.dtype == loaded.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_load_pairs(dtype):
+    """Neighbours from places in any order, some of them equal; the size of the vectors is a global name."""
+
+    @njit
+    def run(a, offsets):
+        y = np.zeros((2, len(SIXTEEN)), a.dtype)
+        simd.store(simd.load_pairs(SIXTEEN, a, 3, offsets, 1), 2, 0, y, 0, len(SIXTEEN))
+        return y
+
+    a, offsets = numbers(64, dtype), np.random.default_rng(1).integers(-3, 60, 17).astype(np.int32)
+    np.testing.assert_array_equal(run(a, offsets), [a[offsets[1:] + 3], a[offsets[1:] + 4]])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

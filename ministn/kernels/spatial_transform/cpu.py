@@ -1,8 +1,8 @@
 """Affine grid and bilinear sampling in one pass, the loops: batch-last, 16 images in the lanes of a vector.
 
 One parallel iteration owns a block of 16 images: no races, and every image is summed in the same order for any number
-of threads. For an output pixel (i, j), `_place` finds where each image's sample falls and `_read` fetches the four
-pixels there, for each image elsewhere; all other arithmetic is the same for the 16, so it becomes vectors.
+of threads. For an output pixel (i, j), `_place_row` finds where each image's sample falls and `_read` fetches
+the four pixels there, for each image elsewhere; all other arithmetic is the same for the 16, so it becomes vectors.
 """
 
 from __future__ import annotations
