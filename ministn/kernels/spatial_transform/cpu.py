@@ -251,7 +251,7 @@ def _place_row(corner, x, y, theta, x_t, y_t, C, H, W, align_corners):
             x[j, 0, b], x[j, 1, b] = one - (x_s - left), x_s - left
             y[j, 0, b], y[j, 1, b] = one - (y_s - top), y_s - top
             w, h = _index(left, width), _index(top, height)
-            inside = (-1 <= w) & (w < width) & (-1 <= h) & (h < height)
+            inside = (w >= -1) & (w < width) & (h >= -1) & (h < height)
             corner[j, b] = np.int32(b) * image + ((h + 2) * (width + 1) + w + 1 if inside else 0)
 
 
