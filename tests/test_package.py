@@ -48,7 +48,8 @@ def test_autodiff_is_short():
 def test_family_is_complete_and_short(family):
     for name in ("README.md", "reference.py", "cpu.py", "op.py"):
         assert (family / name).is_file(), f"{family.name} lacks {name}"
-    assert lines_of_code(family / "cpu.py") < 160
+    most = {"grid_sample": 240, "spatial_transform": 200}.get(family.name, 150)  # the two that place samples as vectors
+    assert lines_of_code(family / "cpu.py") < most
     assert (ROOT / "tests" / "kernels" / f"test_{family.name}.py").is_file()
     assert f"]({family.name}/)" in (PACKAGE / "kernels" / "README.md").read_text()
 
@@ -70,7 +71,10 @@ def test_compiled_functions_call_helpers_of_their_own_file_only():
         for node in compiled:
             calls = [c for line in node.body for c in ast.walk(line) if isinstance(c, ast.Call)]
             called = {c.func.id for c in calls if isinstance(c.func, ast.Name)}
-            assert called <= own, f"{path}: {node.name} calls {sorted(called - own)}"
+            local = {
+                name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
+            }
+            assert called <= own | local, f"{path}: {node.name} calls {sorted(called - own - local)}"
 
 
 def test_documents_link_to_files_that_exist():

@@ -10,7 +10,7 @@ import numpy as np
 from ministn.kernels.compiled import compiled
 from ministn.kernels.simd import Size, add_outer, load, register_shape, store, zeros
 
-REPEATS = 100_000
+REPEATS, TAPS = 2_000, 64
 
 
 def gflops(threads: int) -> float:
@@ -19,7 +19,7 @@ def gflops(threads: int) -> float:
     rows, lanes = Size(10 if registers >= 32 else 5), Size(2 * register_bytes // 4)
     numbers = np.linspace(0, 1e-3, 128, dtype=np.float32)
     sums = [np.empty(len(rows) * len(lanes), np.float32) for _ in range(threads)]
-    flop = 2 * len(rows) * len(lanes) * REPEATS * threads
+    flop = 2 * len(rows) * len(lanes) * TAPS * REPEATS * threads
     _fill_registers(rows, lanes, numbers, sums[0], 1)  # compiles
     with ThreadPoolExecutor(threads) as pool:
 
@@ -35,6 +35,7 @@ def gflops(threads: int) -> float:
 def _fill_registers(rows, lanes, numbers, sums, repeats):
     """The inner loop of a convolution, with all its operands in the nearest cache."""
     tile = zeros(rows, lanes, numbers)
-    for t in range(repeats):
-        tile = add_outer(tile, numbers, t % 64, load(lanes, numbers, t % 64))
+    for _ in range(repeats):
+        for t in range(TAPS):
+            tile = add_outer(tile, numbers, t, load(lanes, numbers, t))
     store(tile, len(rows), 0, sums, 0, len(lanes))

@@ -399,6 +399,7 @@ def run(arguments: Any, cases: list[Case], title: str, turn: float = 0.03) -> li
     chosen = [case for case in cases if arguments.only in case.name]
     if not chosen:
         sys.exit(f"no case has {arguments.only!r} in its name; there are: " + ", ".join(case.name for case in cases))
+    arguments.folder.mkdir(parents=True, exist_ok=True)  # now, not when all is measured
     rounds = arguments.rounds
     if arguments.quick:
         rounds, turn, chosen = 2, 0.002, [case for case in chosen if case.flop < 1e9]
