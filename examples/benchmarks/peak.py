@@ -10,7 +10,7 @@ import numpy as np
 from ministn.kernels.compiled import compiled
 from ministn.kernels.simd import Size, add_outer, load, register_shape, store, zeros
 
-REPEATS, TAPS = 2_000, 64
+REPEATS, TAPS = 20_000, 64
 
 
 def gflops(threads: int) -> float:
@@ -28,7 +28,7 @@ def gflops(threads: int) -> float:
             list(pool.map(lambda y: _fill_registers(rows, lanes, numbers, y, REPEATS), sums))
             return time.perf_counter() - start
 
-        return flop / min(seconds() for _ in range(20)) / 1e9
+        return flop / min(seconds() for _ in range(40)) / 1e9
 
 
 @compiled
