@@ -53,7 +53,7 @@ def implementation(family: str, array: Array) -> ModuleType:
     array : numpy.ndarray or cupy.ndarray
         The array the kernel will read; its type decides.
     """
-    return _load(family, _cpu_kernels if device_of(array) == "cpu" else "cuda")
+    return _load(family, _cpu_kernels if type(array) is np.ndarray or device_of(array) == "cpu" else "cuda")
 
 
 @functools.cache

@@ -18,6 +18,7 @@ A subclass writes two methods on raw arrays. The instance itself is the context 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -31,6 +32,7 @@ class _Recording(threading.local):
 
 
 _recording = _Recording()
+_numbers = itertools.count()
 
 
 @contextlib.contextmanager
@@ -52,10 +54,13 @@ class Function:
         The tensors `forward` was called with.
     needs_grad : tuple of bool
         For each input, whether `backward` must compute its gradient; it may return None for the others.
+    number : int
+        Larger than that of every Function called before.
     """
 
     inputs: tuple[Tensor, ...]
     needs_grad: tuple[bool, ...]
+    number: int
 
     def forward(self, *arrays: Array) -> Array:
         """The output array, from the input arrays."""
@@ -80,13 +85,13 @@ class Function:
         return cls(**options)(*inputs)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        _check_inputs(type(self).__name__, inputs)
+        arrays = _arrays_of(type(self).__name__, inputs)
         recording = _recording.enabled
         self.needs_grad = tuple([recording and tensor.requires_grad for tensor in inputs])
-        data = self.forward(*[tensor.data for tensor in inputs])
-        if not any(self.needs_grad):
+        data = self.forward(*arrays)
+        if True not in self.needs_grad:
             return Tensor(data)
-        self.inputs = inputs
+        self.inputs, self.number = inputs, next(_numbers)
         return Tensor(data, requires_grad=True, creator=self)
 
     def input_gradients(self, grad_output: Array) -> tuple[Array | None, ...]:
@@ -99,7 +104,7 @@ class Function:
         self.__dict__.clear()
 
     def __getattr__(self, name: str) -> Any:  # only called when the attribute is missing
-        if name == "inputs":
+        if name in ("inputs", "number"):
             raise RuntimeError(
                 f"{type(self).__name__}: the graph was freed by an earlier backward(); "
                 "pass retain_graph=True there to call it again"
@@ -107,17 +112,26 @@ class Function:
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
 
 
-def _check_inputs(name: str, inputs: tuple[Tensor, ...]) -> None:
+def _arrays_of(name: str, inputs: tuple[Tensor, ...]) -> list[Array]:
+    """The inputs' data: arrays of one library and, if one is floating-point, of one dtype."""
+    arrays = []
     for tensor in inputs:
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: expected a Tensor, got {type(tensor).__name__}; wrap it with ministn.tensor(...)")
-    if len(inputs) == 1:
-        return
-    dtypes = {tensor.data.dtype for tensor in inputs}
+        arrays.append(tensor.data)
+    for array in arrays[1:]:  # what follows is seldom needed: a check of every call costs more than the smallest calls
+        if array.dtype != arrays[0].dtype or type(array) is not type(arrays[0]):
+            _check_alike(name, arrays)
+            break
+    return arrays
+
+
+def _check_alike(name: str, arrays: list[Array]) -> None:
+    dtypes = {array.dtype for array in arrays}
     if len(dtypes) > 1 and any(dtype.kind == "f" for dtype in dtypes):
         # Promoting silently would hide a float64 that slows everything down: NumPy makes float32 * int64 one.
         names = " and ".join(sorted(map(str, dtypes)))
         raise TypeError(f"{name}: expected inputs of one dtype, got {names}; convert with .astype(...)")
-    devices = {device_of(tensor.data) for tensor in inputs}
+    devices = {device_of(array) for array in arrays}
     if len(devices) > 1:
         raise TypeError(f"{name}: expected inputs on one device, got {' and '.join(sorted(devices))}")

@@ -6,7 +6,7 @@ cycles and vanishes with its last Tensor, without waiting for the garbage collec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import heapq
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,13 +42,8 @@ class Tensor:
     __array_ufunc__ = None
 
     def __init__(self, data: Any, requires_grad: bool = False, creator: Function | None = None) -> None:
-        if isinstance(data, Tensor):
-            data = data.data
-        if not is_array(data):
-            from_numpy = isinstance(data, np.generic)  # a 0-d result of NumPy, with a dtype of its own
-            data = np.asarray(data)
-            if data.dtype == np.float64 and not from_numpy:
-                data = data.astype(np.float32)
+        if type(data) is not np.ndarray:
+            data = _as_array(data)
         if data.dtype not in _NATIVE:
             data = _native(data)
         if requires_grad and data.dtype.kind != "f":
@@ -134,7 +129,7 @@ class Tensor:
         """Add to every leaf's `grad` the derivative of this tensor, weighted by `gradient`.
 
         The chain rule, one Function at a time, from this tensor back: a Function runs once the gradient with respect
-        to its output is complete, which a reverse topological order guarantees.
+        to its output is complete, for which it waits its turn, see `_turn`.
 
         Parameters
         ----------
@@ -163,11 +158,11 @@ class Tensor:
             raise TypeError(f"backward(): expected the gradient to be a Tensor or an array, got {type(seed).__name__}")
         _check_gradient("backward()", seed, self)
 
-        gradients: dict[int, Array] = {id(self): seed}
-        for tensor in _reverse_topological_order(self):
-            gradient = gradients.pop(id(tensor), None)
-            if gradient is None:  # every Function that read this tensor answered None
-                continue
+        gradients: dict[int, Array] = {id(self): seed}  # so far, of each tensor that still waits for its turn
+        waiting = [_turn(self)]
+        while waiting:
+            tensor = heapq.heappop(waiting)[-1]
+            gradient = gradients.pop(id(tensor))
             gradient = np.asarray(gradient) if isinstance(gradient, np.generic) else gradient
             function = tensor.creator
             if function is None or tensor._retains_grad:
@@ -176,10 +171,13 @@ class Tensor:
             if function is None:
                 continue
             for parent, grad in zip(function.inputs, function.input_gradients(gradient), strict=True):
-                if parent.requires_grad and grad is not None:
-                    _check_gradient(type(function).__name__, grad, parent)
-                    seen = gradients.get(id(parent))
-                    gradients[id(parent)] = grad if seen is None else seen + grad
+                if grad is None or not parent.requires_grad:
+                    continue
+                _check_gradient(type(function).__name__, grad, parent)
+                seen = gradients.get(id(parent))
+                if seen is None:
+                    heapq.heappush(waiting, _turn(parent))
+                gradients[id(parent)] = grad if seen is None else seen + grad
             if not retain_graph:
                 function.release()
 
@@ -202,6 +200,18 @@ class Tensor:
         def __getitem__(self, index: Any) -> Tensor: ...
 
 
+def _as_array(data: Any) -> Array:
+    """The array of a Tensor, an array as it is, or numbers as an array."""
+    if isinstance(data, Tensor):
+        return data.data
+    if is_array(data):
+        return data
+    array = np.asarray(data)
+    # A 0-d result of NumPy keeps the dtype that it has; Python's numbers have none of their own.
+    from_python = not isinstance(data, np.generic)
+    return array.astype(np.float32) if from_python and array.dtype == np.float64 else array
+
+
 def _native(data: Array) -> Array:
     """`data` in the machine's byte order; an error if no Tensor can have its dtype."""
     if data.dtype.kind not in "fiub" or (data.dtype.kind == "f" and data.dtype.itemsize not in (4, 8)):
@@ -209,26 +219,13 @@ def _native(data: Array) -> Array:
     return data if data.dtype.isnative else data.astype(data.dtype.newbyteorder("="))
 
 
-def _reverse_topological_order(root: Tensor) -> Iterator[Tensor]:
-    """Depth-first post-order, reversed: a tensor comes after everything computed from it.
+def _turn(tensor: Tensor) -> tuple[int, int, Tensor]:
+    """Where a tensor stands in the backward sweep: the youngest first, leaves last.
 
-    With a stack of its own instead of recursion, so that depth is not bound by Python's.
+    A Function is called after those that made its inputs, so from the youngest to the oldest is a reverse topological
+    order: when a tensor's turn comes, everything that was computed from it has had its own.
     """
-    order: list[Tensor] = []
-    seen: set[int] = set()
-    stack = [(root, False)]
-    while stack:
-        tensor, inputs_done = stack.pop()
-        if inputs_done:
-            order.append(tensor)
-        elif id(tensor) not in seen:
-            seen.add(id(tensor))
-            if tensor.creator is None:
-                order.append(tensor)
-            else:
-                stack.append((tensor, True))
-                stack += [(parent, False) for parent in tensor.creator.inputs if parent.requires_grad]
-    return reversed(order)
+    return (1 if tensor.creator is None else -tensor.creator.number, id(tensor), tensor)
 
 
 def _check_gradient(name: str, gradient: Array, tensor: Tensor) -> None:

@@ -12,9 +12,9 @@ def check_tensor(name: str, argument: str, value: Any, axes: str) -> None:
     """`value` must be a floating-point Tensor with as many axes as `axes` names, such as ``"N C H W"``."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected {argument} to be a Tensor ({axes}), got {type(value).__name__}")
-    if value.dtype.kind != "f":
+    if value.data.dtype.kind != "f":
         raise TypeError(f"{name}: expected {argument} to be float32 or float64, got {value.dtype}")
-    if value.ndim != len(axes.split()):
+    if value.data.ndim != axes.count(" ") + 1:
         raise ValueError(f"{name}: expected {argument} of shape ({', '.join(axes.split())}), got {value.shape}")
 
 
@@ -32,6 +32,8 @@ def check_choice(name: str, argument: str, value: Any, choices: tuple[str, ...])
 
 def pair(name: str, argument: str, value: Any, minimum: int) -> tuple[int, int]:
     """An integer, or two (rows, columns), each at least `minimum`; returned as two."""
+    if type(value) is int and value >= minimum:  # as most are: without the many questions below
+        return value, value
     try:
         rows, columns = value if isinstance(value, (tuple, list)) else (value, value)
         rows, columns = operator.index(rows), operator.index(columns)

@@ -6,7 +6,7 @@ from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, array_module, implementation
 from ministn.ops._common import in_floating_point
 
-_ELEMENTWISE = "ministn.ops.elementwise"
+_ELEMENTWISE, _SOFTMAX = "ministn.ops.elementwise", "ministn.ops.softmax"
 
 
 class ReLU(Function):
@@ -72,14 +72,11 @@ class LogSoftmax(Function):
         self.axis = axis
 
     def forward(self, x: Array) -> Array:
-        xp = array_module(x)
-        shifted = x - x.max(axis=self.axis, keepdims=True)  # e^0 is the largest term: no overflow
-        self.y = shifted - xp.log(xp.exp(shifted).sum(axis=self.axis, keepdims=True))
+        self.y = implementation(_SOFTMAX, x).log_softmax(x, self.axis)
         return self.y
 
     def backward(self, grad_output: Array) -> Array:
-        total = grad_output.sum(axis=self.axis, keepdims=True)
-        return grad_output - array_module(grad_output).exp(self.y) * total
+        return implementation(_SOFTMAX, grad_output).log_softmax_gradient(grad_output, self.y, self.axis)
 
 
 def relu(x: Tensor) -> Tensor:

@@ -5,9 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from ministn import random
-from ministn.autodiff import Tensor
-from ministn.backend import array_module
-from ministn.ops.arithmetic import Multiply
+from ministn.autodiff import Function, Tensor
+from ministn.backend import Array, array_module
+
+
+class Dropout(Function):
+    """y = s x with a random s that is 1 on average, so dx = s dy."""
+
+    def __init__(self, scale: Array) -> None:
+        self.scale = scale
+
+    def forward(self, x: Array) -> Array:
+        return x * self.scale
+
+    def backward(self, grad_output: Array) -> Array:
+        return grad_output * self.scale
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
@@ -34,4 +46,4 @@ def _masked(name: str, input: Tensor, shape: tuple[int, ...], p: float, training
     factor = input.dtype.type(1 / (1 - p) if p < 1 else 0)  # p = 1 keeps none
     # In the input's order of memory, which is batch-last or C: NumPy then multiplies run by run.
     scale = np.multiply(keep, factor, order="C" if input.data.flags.c_contiguous else "F")
-    return Multiply.apply(input, Tensor(array_module(input.data).asarray(scale)))
+    return Dropout.apply(input, scale=array_module(input.data).asarray(scale))

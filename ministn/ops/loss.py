@@ -13,18 +13,24 @@ from ministn.ops.reduction import sum as sum_
 
 
 class NLLLoss(Function):
-    """-log p[label], from a table of log-probabilities (N, K)."""
+    """-log p[label], from a table of log-probabilities (N, K): of each row, or summed or averaged over them."""
 
-    def __init__(self, labels: Array) -> None:
-        self.labels = labels
+    def __init__(self, labels: Array, reduction: str) -> None:
+        self.labels, self.reduction = labels, reduction
 
     def forward(self, log_probabilities: Array) -> Array:
-        self.shape, self.rows = log_probabilities.shape, array_module(log_probabilities).arange(len(self.labels))
-        return -log_probabilities[self.rows, self.labels]
+        xp = array_module(log_probabilities)
+        self.shape, self.rows = log_probabilities.shape, xp.arange(len(self.labels))
+        losses = log_probabilities[self.rows, self.labels]
+        if self.reduction == "none":
+            return -losses
+        total = xp.asarray(losses.sum())
+        return -total / total.dtype.type(len(losses)) if self.reduction == "mean" else -total
 
     def backward(self, grad_output: Array) -> Array:
-        grad = array_module(grad_output).zeros(self.shape, grad_output.dtype)
-        grad[self.rows, self.labels] = -grad_output
+        grad = array_module(grad_output).zeros(self.shape[::-1], grad_output.dtype).T  # as log_softmax: batch-last
+        count = grad_output.dtype.type(len(self.labels) if self.reduction == "mean" else 1)
+        grad[self.rows, self.labels] = -grad_output / count
         return grad
 
 
@@ -99,9 +105,9 @@ def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tenso
 
 def nll_loss(log_probabilities: Tensor, labels: Any, reduction: str = "mean") -> Tensor:
     """Negative log-likelihood: -log_probabilities[label]; parameters as in `cross_entropy`."""
-    return _reduce(
-        "nll_loss", NLLLoss.apply(log_probabilities, labels=_labels("nll_loss", log_probabilities, labels)), reduction
-    )
+    _check_reduction("nll_loss", reduction)
+    labels = _labels("nll_loss", log_probabilities, labels)
+    return NLLLoss.apply(log_probabilities, labels=labels, reduction=reduction)
 
 
 def mse_loss(input: Tensor, target: Any, reduction: str = "mean") -> Tensor:
@@ -135,9 +141,13 @@ def multi_margin_loss(scores: Tensor, labels: Any, p: int = 1, margin: float = 1
 
 
 def _reduce(name: str, losses: Tensor, reduction: str) -> Tensor:
+    _check_reduction(name, reduction)
+    return mean(losses) if reduction == "mean" else sum_(losses) if reduction == "sum" else losses
+
+
+def _check_reduction(name: str, reduction: str) -> None:
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"{name}: expected reduction 'mean', 'sum' or 'none', got {reduction!r}")
-    return mean(losses) if reduction == "mean" else sum_(losses) if reduction == "sum" else losses
 
 
 def _labels(name: str, scores: Tensor, labels: Any) -> Array:
