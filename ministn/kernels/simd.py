@@ -130,6 +130,18 @@ def zeros(typing: Any, rows: Any, lanes: Any, like: Any) -> Any:
 
 
 @intrinsic
+def filled(typing: Any, lanes: Any, like: Any, number: Any) -> Any:
+    """tile[0, l] = number, in the dtype of the array `like`."""
+    tile = TileType(like.dtype, 1, lanes.value)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value = context.cast(builder, arguments[2], signature.args[2], tile.dtype)
+        return _tile(builder, tile, [_splat(builder, value, tile)])
+
+    return tile(lanes, like, number), generate
+
+
+@intrinsic
 def broadcast(typing: Any, rows: Any, lanes: Any, a: Any, i: Any) -> Any:
     """tile[r, l] = a[i + r]"""
     tile = TileType(a.dtype, rows.value, lanes.value)
@@ -210,6 +222,37 @@ def keep_from(typing: Any, tile: Any, lane: Any) -> Any:
         return _tile(builder, tile, rows)
 
     return tile(tile, lane), generate
+
+
+@intrinsic
+def keep_where(typing: Any, tile: Any, a: Any, i: Any, number: Any) -> Any:
+    """tile[0, l] if a[i + l] == number, else 0, for an array `a` of integers."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        integers = ir.VectorType(context.get_value_type(a.dtype), tile.lanes)
+        place = builder.bitcast(_address(context, builder, signature, arguments, 1, 2), integers.as_pointer())
+        wanted = context.cast(builder, arguments[3], signature.args[3], a.dtype)
+        found = builder.load(place, align=a.dtype.bitwidth // 8)
+        kept = builder.icmp_unsigned("==", found, _splat_as(builder, wanted, integers))
+        row = builder.extract_value(arguments[0], 0)
+        return _tile(builder, tile, [builder.select(kept, row, ir.Constant(tile.vector, None))])
+
+    return tile(tile, a, i, number), generate
+
+
+@intrinsic
+def keep_larger(typing: Any, largest: Any, winner: Any, tile: Any, number: Any) -> Any:
+    """(tile[0, l], number) where tile[0, l] is larger than largest[0, l] or NaN, else (largest[0, l], winner[0, l])."""
+    pair = types.UniTuple(tile, 2)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        before, who, row = (builder.extract_value(argument, 0) for argument in arguments[:3])
+        challenger = _splat(builder, context.cast(builder, arguments[3], signature.args[3], tile.dtype), tile)
+        wins = builder.or_(builder.fcmp_ordered(">", row, before), builder.fcmp_unordered("uno", row, row))
+        rows = builder.select(wins, row, before), builder.select(wins, challenger, who)
+        return context.make_tuple(builder, pair, [_tile(builder, tile, [row]) for row in rows])
+
+    return pair(largest, winner, tile, number), generate
 
 
 # --- adding to tiles --------------------------------------------------------------------------------------------------
@@ -298,6 +341,20 @@ def store(typing: Any, tile: Any, count: Any, lane: Any, a: Any, i: Any, step: A
         return context.get_dummy_value()
 
     return types.void(tile, count, lane, a, i, step), generate
+
+
+@intrinsic
+def store_integers(typing: Any, tile: Any, a: Any, i: Any) -> Any:
+    """a[i + l] = tile[0, l], which are whole numbers, in an array of unsigned integers."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        integers = ir.VectorType(context.get_value_type(a.dtype), tile.lanes)
+        whole = builder.fptoui(builder.extract_value(arguments[0], 0), integers)
+        place = builder.bitcast(_address(context, builder, signature, arguments, 1, 2), integers.as_pointer())
+        builder.store(whole, place, align=a.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(tile, a, i), generate
 
 
 @intrinsic

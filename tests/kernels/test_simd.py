@@ -108,6 +108,31 @@ def to_memory(rows, lanes, a, offsets, count, lane, stored, added, sums):
     simd.add_row_sums(tile, sums, 1)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("integers", [np.uint8, np.uint32])
+def test_the_larger_and_who_it_was(dtype, integers):
+    """NaN wins against all, an equal number against none; who has won is kept as a whole number."""
+
+    @njit
+    def run(lanes, a, b, value, winner, chosen, who):
+        largest, number = simd.load(lanes, a, 1), simd.filled(lanes, a, 7)
+        largest, number = simd.keep_larger(largest, number, simd.load(lanes, b, 2), 200)
+        simd.store(largest, 1, 0, value, 0, 0)
+        simd.store_integers(number, winner, 3)
+        simd.store(simd.keep_where(simd.load(lanes, a, 1), winner, 3, who), 1, 0, chosen, 0, 0)
+
+    a, b = numbers(9, dtype), numbers(10, dtype, seed=1)
+    a[3], b[2], b[5] = np.nan, np.nan, a[4]
+    value, winner, chosen = np.zeros(8, dtype), np.zeros(12, integers), np.zeros(8, dtype)
+    run(EIGHT, a, b, value, winner, chosen, 200)
+    wins = (b[2:] > a[1:]) | np.isnan(b[2:])
+    assert wins.any()
+    assert not wins.all()
+    np.testing.assert_array_equal(value, np.where(wins, b[2:], a[1:]))
+    np.testing.assert_array_equal(winner, [0, 0, 0, *np.where(wins, 200, 7), 0])
+    np.testing.assert_array_equal(chosen, np.where(wins, a[1:], 0))
+
+
 def test_nan_and_infinity_stay_in_their_lane():
     @njit
     def run(rows, lanes, a, w):

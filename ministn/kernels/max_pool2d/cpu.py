@@ -1,8 +1,8 @@
 """max_pool2d, the loops. Memory is batch-last, (C, H, W, N), as one vector: `k` runs over the N images of a pixel, at
-stride 1 also over the pixels that follow in its row. One parallel iteration makes an output row of one channel in
-`_forward`, one channel in `_backward`, where windows may overlap, an input row of one channel in `_backward_apart`,
-and writes nothing else: nothing races, and the order of sums is the same for any number of threads. Indices are
-`np.uintp`, which cannot be negative: LLVM makes vectors only of loops without that question.
+stride 1 also over the pixels that follow in its row, many at a time (see `ministn.kernels.simd`). One parallel
+iteration makes an output row of one channel in `_forward`, one channel in `_backward`, where windows may overlap, an
+input row of one channel in `_backward_apart`, and writes nothing else: nothing races, and the order of sums is the same
+for any number of threads.
 """
 
 import functools
@@ -12,24 +12,27 @@ import numpy as np
 from ministn.kernels._layout import batch_last, from_batch_last
 from ministn.kernels._pooling import runs
 from ministn.kernels.compiled import compiled, parallel_for
+from ministn.kernels.simd import Size, filled, keep_larger, keep_where, load, store, store_integers
 
-_VECTOR = 8  # images from which on vectors pay
+_LANES = Size(32), Size(16), Size(1)  # images that are pooled at a time: as many as there are
+_MANY = 16  # below, others than the images become vectors
 
 
 def forward(x, kernel, stride, padding, output_size):
     """As `reference.forward`; the memory of both results is batch-last."""
     x = batch_last(x)
     channels, *_, images = x.shape
-    few = images < _VECTOR
+    few = images < _MANY
     if few:  # the channels, which are pooled alike, become the vectors
         x = np.ascontiguousarray(x.transpose(1, 2, 0, 3)).reshape(1, *x.shape[1:3], channels * images)
     size = (x.shape[0], *output_size, x.shape[3])
     y, taps = np.empty(size, x.dtype), np.empty(size, np.uint8 if kernel[0] * kernel[1] <= 256 else np.uint32)
-    table = _taps(x.shape[1:3], output_size, kernel, stride, padding)
-    _forward(size[0] * size[1], x.reshape(-1), y.reshape(-1), taps.reshape(-1), x.shape, size, *table)
+    arrays = x.reshape(-1), y.reshape(-1), taps.reshape(-1), x.shape, size
+    _forward(size[0] * size[1], _lanes(size[3]), *arrays, *_taps(x.shape[1:3], output_size, kernel, stride, padding))
     if few:
         y, taps = (a.reshape(*output_size, channels, images).transpose(2, 0, 1, 3) for a in (y, taps))
-    return from_batch_last(np.ascontiguousarray(y)), from_batch_last(np.ascontiguousarray(taps))
+        y, taps = np.ascontiguousarray(y), np.ascontiguousarray(taps)
+    return from_batch_last(y), from_batch_last(taps)
 
 
 def backward(grad_output, taps, kernel, stride, padding, image_size):
@@ -40,8 +43,8 @@ def backward(grad_output, taps, kernel, stride, padding, image_size):
     g, taps = batch_last(grad_output), batch_last(taps)
     dx = np.empty((g.shape[0], *image_size, g.shape[3]), g.dtype)
     arrays = g.reshape(-1), taps.reshape(-1), dx.reshape(-1), dx.shape, g.shape
-    if stride[0] >= kernel[0] and stride[1] >= kernel[1] and dx.shape[3] >= _VECTOR:
-        _backward_apart(dx.shape[0] * dx.shape[1], *arrays, kernel, stride, padding)
+    if stride[0] >= kernel[0] and stride[1] >= kernel[1] and dx.shape[3] >= _MANY:
+        _backward_apart(dx.shape[0] * dx.shape[1], _lanes(dx.shape[3]), *arrays, kernel, stride, padding)
     else:
         u, v = np.divmod(np.arange(kernel[0] * kernel[1]), kernel[1])
         offsets = (u * dx.shape[2] + v) * dx.shape[3]  # from the first pixel of a window, in the vector
@@ -49,15 +52,18 @@ def backward(grad_output, taps, kernel, stride, padding, image_size):
     return from_batch_last(dx)
 
 
+def _lanes(length):
+    return next((lanes for lanes in _LANES if length >= len(lanes)), _LANES[-1])
+
+
 @functools.lru_cache(maxsize=64)
 def _taps(image_size, output_size, kernel, stride, padding):
-    """Where each tap of a window reads, p W and q, and its number, u KW and v: rows of T taps for each i and each j.
+    """Where each tap of a window reads, p W and q, and its number, u KW and v: rows of taps for each i and each j.
 
-    A tap outside the image reads the nearest pixel of its window instead, and the last is repeated until T is a
-    multiple of four: a pixel that is met again changes neither the maximum nor which tap was the first to have it.
+    A tap outside the image reads the nearest pixel of its window instead: a pixel that is met again changes neither
+    the maximum nor which tap was the first to have it.
     """
-    count = kernel[0] * kernel[1]
-    taps = np.minimum(np.arange(-(-count // 4) * 4), count - 1)
+    taps = np.arange(kernel[0] * kernel[1])
     (p, u, _), (q, v, inside) = (
         _clipped(tap, image_size[a], output_size[a], stride[a], padding[a])
         for a, tap in enumerate(np.divmod(taps, kernel[1]))
@@ -72,45 +78,29 @@ def _clipped(tap, length, count, stride, padding):
 
 
 @compiled
-def _forward(rows, *arguments):
-    parallel_for(_output_row, rows, arguments)
+def _forward(rows, lanes, *arguments):  # a Size in a tuple of arguments takes Numba long to recognise
+    parallel_for(_output_row, rows, (lanes, *arguments))
 
 
 @compiled
-def _output_row(item, x, y, taps, x_shape, y_shape, rows, columns, row_taps, column_taps, run):
+def _output_row(item, lanes, x, y, taps, x_shape, y_shape, rows, columns, row_taps, column_taps, run):
     """y[c, i, j] = max over u, v of x[c, p, q] where p = i s_h - P_h + u and q = j s_w - P_w + v,
     taps[c, i, j] = u KW + v of the first largest"""
-    (_, H, W, N), (_, OH, OW, _) = x_shape, y_shape
-    c, i = item // OH, item % OH
+    (_, H, W, N), (C, OH, OW, _) = x_shape, y_shape
+    i, c = item // C, item % C
     j = np.intp(0)  # not 0: the compiler would make a loop of its own for that number
     while j < OW:
-        to, length = np.uintp((item * OW + j) * N), np.uintp(run[j] * N)
-        for t in range(0, columns.shape[1], 4):
-            _keep_largest(x, y, taps, to, length, c * H * W, N, i, j, t, rows, columns, row_taps, column_taps)
+        to, length = ((c * OH + i) * OW + j) * N, run[j] * N
+        for block in range(0, length, len(lanes)):
+            k = min(block, length - len(lanes))  # the last block reaches back
+            largest = load(lanes, x, (c * H * W + rows[i, 0] + columns[j, 0]) * N + k)
+            winner = filled(lanes, x, row_taps[i, 0] + column_taps[j, 0])
+            for t in range(columns.shape[1]):
+                value = load(lanes, x, (c * H * W + rows[i, t] + columns[j, t]) * N + k)
+                largest, winner = keep_larger(largest, winner, value, row_taps[i, t] + column_taps[j, t])
+            store(largest, 1, 0, y, to + k, 0)
+            store_integers(winner, taps, to + k)
         j += run[j]
-
-
-@compiled
-def _keep_largest(x, y, taps, to, length, plane, N, i, j, t, p, q, u, v):
-    """Where the value of a tap from t to t + 3 is larger than what is there, or NaN, it and its tap replace that."""
-    x0, t0 = np.uintp((plane + p[i, t] + q[j, t]) * N), taps.dtype.type(u[i, t] + v[j, t])
-    x1, t1 = np.uintp((plane + p[i, t + 1] + q[j, t + 1]) * N), taps.dtype.type(u[i, t + 1] + v[j, t + 1])
-    x2, t2 = np.uintp((plane + p[i, t + 2] + q[j, t + 2]) * N), taps.dtype.type(u[i, t + 2] + v[j, t + 2])
-    x3, t3 = np.uintp((plane + p[i, t + 3] + q[j, t + 3]) * N), taps.dtype.type(u[i, t + 3] + v[j, t + 3])
-    first = t == 0  # nothing is there yet
-    for k in range(length):
-        largest, winner = (x[x0 + k] if first else y[to + k]), (t0 if first else taps[to + k])
-        largest, winner = _larger(largest, winner, x[x0 + k], t0)
-        largest, winner = _larger(largest, winner, x[x1 + k], t1)
-        largest, winner = _larger(largest, winner, x[x2 + k], t2)
-        largest, winner = _larger(largest, winner, x[x3 + k], t3)
-        y[to + k], taps[to + k] = largest, winner
-
-
-@compiled
-def _larger(largest, winner, value, tap):
-    wins = (value > largest) | (value != value)  # no branch: LLVM makes masked vector moves of it
-    return (value if wins else largest), (tap if wins else winner)
 
 
 @compiled
@@ -142,28 +132,22 @@ def _scatter(dx, g, taps, window, pixel, N, offsets):
 
 
 @compiled
-def _backward_apart(rows, *arguments):
-    parallel_for(_input_row, rows, arguments)
+def _backward_apart(rows, lanes, *arguments):
+    parallel_for(_input_row, rows, (lanes, *arguments))
 
 
 @compiled
-def _input_row(item, g, taps, dx, x_shape, y_shape, kernel, stride, padding):
+def _input_row(item, lanes, g, taps, dx, x_shape, y_shape, kernel, stride, padding):
     """The same for windows that do not overlap: dx[c, p, q] = g[c, i, j] where taps[c, i, j] = u KW + v, else 0"""
-    (_, H, W, N), (_, OH, OW, _), (KH, KW) = x_shape, y_shape, kernel
-    c, (i, u) = item // H, divmod(item % H + padding[0], stride[0])
+    (C, H, W, N), (_, OH, OW, _), (KH, KW) = x_shape, y_shape, kernel
+    p, c = item // C, item % C
+    i, u = divmod(p + padding[0], stride[0])
     for q in range(W):
         j, v = divmod(q + padding[1], stride[1])
-        to = np.uintp((item * W + q) * N)
-        if i < OH and j < OW and u < KH and v < KW:
-            window = np.uintp(((c * OH + i) * OW + j) * N)
-            _copy_where_won(dx, g, taps, to, window, taps.dtype.type(u * KW + v), np.uintp(N))
-        else:  # no window is over this pixel
-            for k in range(np.uintp(N)):
-                dx[to + k] = 0
-
-
-@compiled
-def _copy_where_won(dx, g, taps, to, window, tap, length):
-    nothing = dx.dtype.type(0)
-    for k in range(length):
-        dx[to + k] = g[window + k] if taps[window + k] == tap else nothing
+        to, window = ((c * H + p) * W + q) * N, ((c * OH + i) * OW + j) * N
+        for block in range(0, N, len(lanes)):
+            k = min(block, N - len(lanes))
+            gradient = filled(lanes, dx, 0)
+            if i < OH and j < OW and u < KH and v < KW:  # else no window is over this pixel
+                gradient = keep_where(load(lanes, g, window + k), taps, window + k, u * KW + v)
+            store(gradient, 1, 0, dx, to + k, 0)
