@@ -43,6 +43,20 @@ def test_relu_gradient(layout, grad_layout, dtype):
     np.testing.assert_array_equal(dx, np.where(y > 0, g, 0))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", ["C", "batch-last"])
+@pytest.mark.parametrize("shape", [(33, 3, 5, 4), (2, 3, 1, 1), (0, 2, 3, 3)])
+def test_formulas_of_images(shape, layout, dtype):
+    """Four axes: rows of images are shared out."""
+    draw = np.random.default_rng(0).standard_normal
+    x, g = (LAYOUTS[layout](draw(shape).astype(dtype)) for _ in range(2))
+    scale = draw((*shape[:2], 1, 1)).astype(dtype)
+    results = cpu.relu(x), cpu.relu_gradient(g, x), cpu.scaled(x, scale)
+    for result, expected in zip(results, (np.where(x > 0, x, 0), np.where(x > 0, g, 0), x * scale), strict=True):
+        assert result.transpose(1, 2, 3, 0).flags.c_contiguous == x.transpose(1, 2, 3, 0).flags.c_contiguous
+        np.testing.assert_array_equal(result, expected)
+
+
 def test_relu_of_integers_and_of_a_single_number():
     np.testing.assert_array_equal(cpu.relu(np.array([-2, 0, 3])), [0, 0, 3])
     assert cpu.relu(np.array(-2.0)).shape == ()

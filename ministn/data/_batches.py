@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ministn.kernels._layout import from_batch_last
-from ministn.kernels.compiled import compiled
+from ministn.kernels.compiled import compiled, parallel_for
 
 
 def normalised(images: np.ndarray, scale: Any, offset: Any) -> np.ndarray:
@@ -25,15 +25,19 @@ def normalised(images: np.ndarray, scale: Any, offset: Any) -> np.ndarray:
     """
     count, height, width = images.shape
     batch = np.empty((1, height, width, count), np.float32)
-    _normalise(images.reshape(-1), batch.reshape(-1), count, scale, offset)
+    _normalise(height, images, batch[0], scale, offset)
     return from_batch_last(batch)
 
 
 @compiled
-def _normalise(pixels, batch, count, scale, offset):
-    """batch[p, b] = scale pixels[b, p] + offset"""
-    size = batch.size // count
-    for p in range(size):
-        to = np.uintp(p * count)
-        for b in range(np.uintp(count)):
-            batch[to + b] = scale * np.float32(pixels[np.uintp(p) + b * np.uintp(size)]) + offset
+def _normalise(rows, *arguments):
+    parallel_for(_normalise_row, rows, arguments)
+
+
+@compiled
+def _normalise_row(i, images, batch, scale, offset):
+    """batch[i, j, b] = scale images[b, i, j] + offset"""
+    count, _, width = images.shape
+    for j in range(width):
+        for b in range(count):
+            batch[i, j, b] = scale * np.float32(images[b, i, j]) + offset

@@ -6,7 +6,9 @@ import numpy as np
 
 from ministn import random
 from ministn.autodiff import Function, Tensor
-from ministn.backend import Array, array_module
+from ministn.backend import Array, array_module, implementation
+
+_ELEMENTWISE = "ministn.ops.elementwise"
 
 
 class Dropout(Function):
@@ -16,10 +18,10 @@ class Dropout(Function):
         self.scale = scale
 
     def forward(self, x: Array) -> Array:
-        return x * self.scale
+        return implementation(_ELEMENTWISE, x).scaled(x, self.scale)
 
     def backward(self, grad_output: Array) -> Array:
-        return grad_output * self.scale
+        return implementation(_ELEMENTWISE, grad_output).scaled(grad_output, self.scale)
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:

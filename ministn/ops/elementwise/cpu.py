@@ -1,29 +1,42 @@
 """The formulas of `reference` as loops. All arrays of a call are read in the order of memory of the first, which is
 the one that is written, so that every loop runs over plain vectors, whatever the axes are called.
+
+A parallel iteration of a batch-last image, (C, H, W, N) in memory, is the same row of all channels: convolutions and
+pooling share out rows too, so a thread finds in its own cache what it wrote there.
 """
 
 import math
 
 import numpy as np
 
+from ministn.kernels._layout import is_batch_last
 from ministn.kernels.compiled import compiled, parallel_for
 from ministn.ops.elementwise import reference
 
-_PART = 2**13  # numbers of one parallel iteration, where arrays are large enough for threads to pay
+_PART = 2**13  # numbers of one parallel iteration where there are no rows
 
 
 def relu(x):
     """As `reference.relu`, in the memory order of `x`."""
     y = np.empty_like(x)
-    _relu(-(-x.size // _PART), *_vectors(y, x))
+    _relu(*_rows(x), *_vectors(y, x))
     return y
 
 
 def relu_gradient(grad_output, y):
     """As `reference.relu_gradient`, in the memory order of `y`."""
     dx = np.empty_like(y)
-    _relu_gradient(-(-y.size // _PART), *_vectors(dx, grad_output, y))
+    _relu_gradient(*_rows(y), *_vectors(dx, grad_output, y))
     return dx
+
+
+def scaled(x, scale):
+    """As `reference.scaled`, in the memory order of `x`."""
+    if x.ndim != 4 or not is_batch_last(x) or scale.shape != (*x.shape[:2], 1, 1):
+        return reference.scaled(x, scale)
+    y = np.empty_like(x)
+    _scaled(x.shape[2], *_vectors(y, x), np.ascontiguousarray(scale.reshape(scale.shape[:2]).T))
+    return y
 
 
 def add_scaled_(x, factor, y):
@@ -67,30 +80,59 @@ def _like(first, array):
     return same
 
 
-@compiled
-def _relu(parts, *arrays):
-    parallel_for(_relu_part, parts, arrays)
+def _rows(x):
+    """For the vector of all numbers of `x`: parallel iterations, and the channels and numbers of a row of each."""
+    if x.ndim == 4 and is_batch_last(x):
+        return x.shape[2], x.shape[1], x.shape[3] * x.shape[0]
+    return -(-x.size // _PART), 1, _PART
 
 
 @compiled
-def _relu_part(part, y, x):
-    y, x = y[part * _PART :][:_PART], x[part * _PART :][:_PART]
+def _relu(rows, channels, length, *vectors):
+    parallel_for(_relu_row, rows, (rows, channels, length, *vectors))
+
+
+@compiled
+def _relu_row(row, rows, channels, length, y, x):
     nothing = x.dtype.type(0)
-    for k in range(x.size):
-        y[k] = nothing if x[k] <= nothing else x[k]  # a NaN is not <= 0
+    for c in range(channels):
+        start = (c * rows + row) * length
+        y_row, x_row = y[start:][:length], x[start:][:length]
+        for k in range(x_row.size):
+            y_row[k] = nothing if x_row[k] <= nothing else x_row[k]  # a NaN is not <= 0
 
 
 @compiled
-def _relu_gradient(parts, *arrays):
-    parallel_for(_relu_gradient_part, parts, arrays)
+def _relu_gradient(rows, channels, length, *vectors):
+    parallel_for(_relu_gradient_row, rows, (rows, channels, length, *vectors))
 
 
 @compiled
-def _relu_gradient_part(part, dx, g, y):
-    dx, g, y = dx[part * _PART :][:_PART], g[part * _PART :][:_PART], y[part * _PART :][:_PART]
+def _relu_gradient_row(row, rows, channels, length, dx, g, y):
     nothing = g.dtype.type(0)
-    for k in range(g.size):
-        dx[k] = g[k] if y[k] > nothing else nothing
+    for c in range(channels):
+        start = (c * rows + row) * length
+        dx_row, g_row, y_row = dx[start:][:length], g[start:][:length], y[start:][:length]
+        for k in range(g_row.size):
+            dx_row[k] = g_row[k] if y_row[k] > nothing else nothing
+
+
+@compiled
+def _scaled(rows, *arrays):
+    parallel_for(_scaled_row, rows, (rows, *arrays))
+
+
+@compiled
+def _scaled_row(row, rows, y, x, scale):
+    """y[c, row, j, n] = scale[c, n] x[c, row, j, n]"""
+    C, N = scale.shape
+    pixels = x.size // (C * rows * N)
+    for c in range(C):
+        for j in range(pixels):
+            start = ((c * rows + row) * pixels + j) * N
+            y_pixel, x_pixel, s = y[start:][:N], x[start:][:N], scale[c]
+            for n in range(N):
+                y_pixel[n] = s[n] * x_pixel[n]
 
 
 @compiled

@@ -15,6 +15,11 @@ def relu_gradient(grad_output: Array, y: Array) -> Array:
     return array_module(y).where(y > 0, grad_output, grad_output.dtype.type(0))
 
 
+def scaled(x: Array, scale: Array) -> Array:
+    """scale x, where `scale` may have axes of length 1 to be repeated along."""
+    return scale * x
+
+
 def add_scaled_(x: Array, factor: float, y: Array) -> None:
     """x <- x + factor y."""
     x += factor * y
