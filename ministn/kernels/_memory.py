@@ -1,6 +1,10 @@
-"""Keep freed memory for the next step.
+"""Where arrays of images are in memory.
 
-A training step allocates and frees the same arrays as the one before. The C library gives large ones back to the
+Two processor cores may have caches of their own, with a slow way between them. So the kernels let a thread work on the
+same images all through a step (`ministn.kernels._layout.image_groups`), and arrays begin with a cache line (`empty`), so
+that no line belongs to two threads.
+
+Freed memory is kept for the next step (`keep_freed_memory`). A training step allocates and frees the same arrays as the one before. The C library gives large ones back to the
 system each time, and gets them back as pages that must be cleared and mapped anew: hundreds of page faults a step, for
 the network of the examples a third of its time.
 """
@@ -8,6 +12,12 @@ the network of the examples a third of its time.
 from __future__ import annotations
 
 import ctypes
+import math
+from typing import Any
+
+import numpy as np
+
+_LINE = 64  # bytes of a cache line
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -20,3 +30,9 @@ def keep_freed_memory() -> None:
         return
     mallopt(_M_TRIM_THRESHOLD, 2**30)
     mallopt(_M_MMAP_THRESHOLD, 2**25)  # the most it accepts: arrays above 32 MiB still come from and go to the system
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """np.empty(shape, dtype), beginning at a multiple of 64 bytes in memory."""
+    memory = np.empty(math.prod(shape) * dtype.itemsize + _LINE, np.uint8)
+    return np.ndarray(shape, dtype, memory, -memory.__array_interface__["data"][0] % _LINE)
