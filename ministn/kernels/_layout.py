@@ -10,8 +10,6 @@ Both are ordinary strides, so NumPy expressions work on either and keep it. A ke
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 
@@ -33,15 +31,3 @@ def from_batch_last(x: np.ndarray) -> np.ndarray:
 def is_batch_last(x: np.ndarray) -> bool:
     """Whether the memory of `x`, shape (N, ...), has N as its fastest axis."""
     return x.transpose(*range(1, x.ndim), 0).flags.c_contiguous
-
-
-def image_groups(count: int, dtype: Any) -> int:
-    """Into how many groups of equal size kernels divide the images of a batch-last array, so that each thread works on
-    its own ones: 4 or 2, if a group then fills whole cache lines and vectors (128 bytes), else 1.
-
-    A kernel's parallel iterations go through one group after the other. Since every kernel hands out consecutive,
-    equal shares of them, a thread finds in its own cache what it wrote there in the kernel before. Where there is one
-    group, kernels share out rows of the image instead, the upper ones first.
-    """
-    lanes = 128 // dtype.itemsize
-    return next((groups for groups in (4, 2) if count and count % (groups * lanes) == 0), 1)

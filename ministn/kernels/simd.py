@@ -255,6 +255,19 @@ def keep_larger(typing: Any, largest: Any, winner: Any, tile: Any, number: Any) 
     return pair(largest, winner, tile, number), generate
 
 
+@intrinsic
+def keep_positive(typing: Any, tile: Any, other: Any) -> Any:
+    """tile[r, l] where other[r, l] > 0, else 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        nothing = ir.Constant(tile.vector, None)
+        pairs = [[builder.extract_value(argument, r) for argument in arguments] for r in _rows(tile)]
+        rows = (builder.select(builder.fcmp_ordered(">", other, nothing), row, nothing) for row, other in pairs)
+        return _tile(builder, tile, rows)
+
+    return tile(tile, other), generate
+
+
 # --- adding to tiles --------------------------------------------------------------------------------------------------
 
 
@@ -265,6 +278,18 @@ def add(typing: Any, tile: Any, other: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         left, right = arguments
         rows = (builder.fadd(builder.extract_value(left, r), builder.extract_value(right, r)) for r in _rows(tile))
+        return _tile(builder, tile, rows)
+
+    return tile(tile, other), generate
+
+
+@intrinsic
+def multiply(typing: Any, tile: Any, other: Any) -> Any:
+    """tile[r, l] other[r, l]"""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        left, right = arguments
+        rows = (builder.fmul(builder.extract_value(left, r), builder.extract_value(right, r)) for r in _rows(tile))
         return _tile(builder, tile, rows)
 
     return tile(tile, other), generate

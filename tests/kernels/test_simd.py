@@ -109,6 +109,21 @@ def to_memory(rows, lanes, a, offsets, count, lane, stored, added, sums):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_formulas_lane_by_lane(dtype):
+    @njit
+    def run(lanes, a, b, offsets):
+        p, q = simd.load_at(THREE, lanes, a, 0, offsets, 0), simd.load_at(THREE, lanes, b, 0, offsets, 0)
+        return stored(simd.multiply(p, q), THREE, lanes, a), stored(simd.keep_positive(p, q), THREE, lanes, a)
+
+    a, b, offsets = numbers(64, dtype), numbers(64, dtype, seed=1), np.array([3, 11, 40])
+    b[5] = np.nan
+    product, kept = run(EIGHT, a, b, offsets)
+    p, q = (np.array([array[o : o + 8] for o in offsets]) for array in (a, b))
+    np.testing.assert_array_equal(product, p * q)
+    np.testing.assert_array_equal(kept, np.where(q > 0, p, 0))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("integers", [np.uint8, np.uint32])
 def test_the_larger_and_who_it_was(dtype, integers):
     """NaN wins against all, an equal number against none; who has won is kept as a whole number."""

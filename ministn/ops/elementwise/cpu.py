@@ -1,8 +1,8 @@
 """The formulas of `reference` as loops. All arrays of a call are read in the order of memory of the first, which is
 the one that is written, so that every loop runs over plain vectors, whatever the axes are called.
 
-A parallel iteration of a batch-last image, (C, H, W, N) in memory, is the same row of all channels: convolutions and
-pooling share out rows too, so a thread finds in its own cache what it wrote there.
+A parallel iteration of batch-last images, (C, H, W, N) in memory, is a row in all channels: convolutions and pooling
+share out rows, too, so a thread finds in its own cache what it wrote there.
 """
 
 import math
@@ -11,31 +11,41 @@ import numpy as np
 
 from ministn.kernels._layout import is_batch_last
 from ministn.kernels.compiled import compiled, parallel_for
+from ministn.kernels.simd import Size, filled, keep_larger, keep_positive, load, multiply, store
 from ministn.ops.elementwise import reference
 
-_PART = 2**13  # numbers of one parallel iteration where there are no rows
+_PART = 2**13  # numbers of one parallel iteration where there are no images
+_LANES = Size(16)  # images that are taken at a time
 
 
 def relu(x):
     """As `reference.relu`, in the memory order of `x`."""
-    y = np.empty_like(x)
-    _relu(*_rows(x), *_vectors(y, x))
+    if _are_images(x):
+        y = np.empty_like(x)
+        _relu_images(*_rows(x), *_vectors(y, x))
+    else:
+        y = np.empty_like(x)
+        _relu(-(-x.size // _PART), *_vectors(y, x))
     return y
 
 
 def relu_gradient(grad_output, y):
     """As `reference.relu_gradient`, in the memory order of `y`."""
-    dx = np.empty_like(y)
-    _relu_gradient(*_rows(y), *_vectors(dx, grad_output, y))
+    if _are_images(y):
+        dx = np.empty_like(y)
+        _relu_gradient_images(*_rows(y), *_vectors(dx, grad_output, y))
+    else:
+        dx = np.empty_like(y)
+        _relu_gradient(-(-y.size // _PART), *_vectors(dx, grad_output, y))
     return dx
 
 
 def scaled(x, scale):
     """As `reference.scaled`, in the memory order of `x`."""
-    if x.ndim != 4 or not is_batch_last(x) or scale.shape != (*x.shape[:2], 1, 1):
+    if not _are_images(x) or scale.shape != (*x.shape[:2], 1, 1):
         return reference.scaled(x, scale)
     y = np.empty_like(x)
-    _scaled(x.shape[2], *_vectors(y, x), np.ascontiguousarray(scale.reshape(scale.shape[:2]).T))
+    _scaled_images(*_rows(x), *_vectors(y, x), np.ascontiguousarray(scale.reshape(scale.shape[:2]).T).reshape(-1))
     return y
 
 
@@ -80,59 +90,88 @@ def _like(first, array):
     return same
 
 
+def _are_images(x):
+    """Whether `x` is batch-last and has enough images for a vector."""
+    return x.ndim == 4 and len(x) >= len(_LANES) and is_batch_last(x)
+
+
 def _rows(x):
-    """For the vector of all numbers of `x`: parallel iterations, and the channels and numbers of a row of each."""
-    if x.ndim == 4 and is_batch_last(x):
-        return x.shape[2], x.shape[1], x.shape[3] * x.shape[0]
-    return -(-x.size // _PART), 1, _PART
+    """What the loops over images want to know first."""
+    N, C, H, W = x.shape
+    return H, _LANES, (C, W, N)
 
 
 @compiled
-def _relu(rows, channels, length, *vectors):
-    parallel_for(_relu_row, rows, (rows, channels, length, *vectors))
+def _relu_images(rows, lanes, shape, y, x):
+    parallel_for(_relu_row, rows, (rows, lanes, shape, y, x))
 
 
 @compiled
-def _relu_row(row, rows, channels, length, y, x):
-    nothing = x.dtype.type(0)
-    for c in range(channels):
-        start = (c * rows + row) * length
-        y_row, x_row = y[start:][:length], x[start:][:length]
-        for k in range(x_row.size):
-            y_row[k] = nothing if x_row[k] <= nothing else x_row[k]  # a NaN is not <= 0
-
-
-@compiled
-def _relu_gradient(rows, channels, length, *vectors):
-    parallel_for(_relu_gradient_row, rows, (rows, channels, length, *vectors))
-
-
-@compiled
-def _relu_gradient_row(row, rows, channels, length, dx, g, y):
-    nothing = g.dtype.type(0)
-    for c in range(channels):
-        start = (c * rows + row) * length
-        dx_row, g_row, y_row = dx[start:][:length], g[start:][:length], y[start:][:length]
-        for k in range(g_row.size):
-            dx_row[k] = g_row[k] if y_row[k] > nothing else nothing
-
-
-@compiled
-def _scaled(rows, *arrays):
-    parallel_for(_scaled_row, rows, (rows, *arrays))
-
-
-@compiled
-def _scaled_row(row, rows, y, x, scale):
-    """y[c, row, j, n] = scale[c, n] x[c, row, j, n]"""
-    C, N = scale.shape
-    pixels = x.size // (C * rows * N)
+def _relu_row(i, rows, lanes, shape, y, x):
+    """y = 0, or x where that is larger, or NaN"""
+    C, K = shape[0], shape[1] * shape[2]
     for c in range(C):
-        for j in range(pixels):
-            start = ((c * rows + row) * pixels + j) * N
-            y_pixel, x_pixel, s = y[start:][:N], x[start:][:N], scale[c]
-            for n in range(N):
-                y_pixel[n] = s[n] * x_pixel[n]
+        for block in range(0, K, len(lanes)):
+            k = (c * rows + i) * K + min(block, K - len(lanes))  # the last block reaches back
+            value, _ = keep_larger(filled(lanes, x, 0), filled(lanes, x, 0), load(lanes, x, k), 0)
+            store(value, 1, 0, y, k, 0)
+
+
+@compiled
+def _relu_gradient_images(rows, lanes, shape, dx, g, y):
+    parallel_for(_relu_gradient_row, rows, (rows, lanes, shape, dx, g, y))
+
+
+@compiled
+def _relu_gradient_row(i, rows, lanes, shape, dx, g, y):
+    C, K = shape[0], shape[1] * shape[2]
+    for c in range(C):
+        for block in range(0, K, len(lanes)):
+            k = (c * rows + i) * K + min(block, K - len(lanes))
+            store(keep_positive(load(lanes, g, k), load(lanes, y, k)), 1, 0, dx, k, 0)
+
+
+@compiled
+def _scaled_images(rows, lanes, shape, y, x, scale):
+    parallel_for(_scaled_row, rows, (rows, lanes, shape, y, x, scale))
+
+
+@compiled
+def _scaled_row(i, rows, lanes, shape, y, x, scale):
+    """y[c, i, j, n] = scale[c, n] x[c, i, j, n]"""
+    C, W, N = shape
+    for c in range(C):
+        for j in range(W):
+            for block in range(0, N, len(lanes)):
+                n = min(block, N - len(lanes))
+                k = ((c * rows + i) * W + j) * N + n
+                store(multiply(load(lanes, scale, c * N + n), load(lanes, x, k)), 1, 0, y, k, 0)
+
+
+@compiled
+def _relu(parts, *arrays):
+    parallel_for(_relu_part, parts, arrays)
+
+
+@compiled
+def _relu_part(part, y, x):
+    y, x = y[part * _PART :][:_PART], x[part * _PART :][:_PART]
+    nothing = x.dtype.type(0)
+    for k in range(x.size):
+        y[k] = nothing if x[k] <= nothing else x[k]  # a NaN is not <= 0
+
+
+@compiled
+def _relu_gradient(parts, *arrays):
+    parallel_for(_relu_gradient_part, parts, arrays)
+
+
+@compiled
+def _relu_gradient_part(part, dx, g, y):
+    dx, g, y = dx[part * _PART :][:_PART], g[part * _PART :][:_PART], y[part * _PART :][:_PART]
+    nothing = g.dtype.type(0)
+    for k in range(g.size):
+        dx[k] = g[k] if y[k] > nothing else nothing
 
 
 @compiled
