@@ -202,12 +202,20 @@ def keep_from(typing: Any, tile: Any, lane: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value, lane = arguments
-        index = ir.VectorType(_I64, tile.lanes)
-        lane = _splat_as(builder, context.cast(builder, lane, signature.args[1], types.intp), index)
-        kept = builder.icmp_signed(">=", ir.Constant(index, list(range(tile.lanes))), lane)
-        nothing = ir.Constant(tile.vector, None)
-        rows = (builder.select(kept, builder.extract_value(value, r), nothing) for r in _rows(tile))
-        return _tile(builder, tile, rows)
+        lane = context.cast(builder, lane, signature.args[1], types.intp)
+        rows, before = [builder.extract_value(value, r) for r in _rows(tile)], builder.block
+        # In all blocks but the last nothing changes: a branch that is foreseen costs less than the comparison of lanes.
+        with cgutils.if_unlikely(builder, builder.icmp_signed(">", lane, _integer(0))):
+            index = ir.VectorType(_I64, tile.lanes)
+            first = _splat_as(builder, lane, index)
+            kept = builder.icmp_signed(">=", ir.Constant(index, list(range(tile.lanes))), first)
+            parts = [builder.select(kept, row, ir.Constant(tile.vector, None)) for row in rows]
+            inside = builder.block
+        merged = [builder.phi(tile.vector) for _ in rows]
+        for phi, row, part in zip(merged, rows, parts, strict=True):
+            phi.add_incoming(row, before)
+            phi.add_incoming(part, inside)
+        return _tile(builder, tile, merged)
 
     return tile(tile, lane), generate
 
