@@ -18,7 +18,7 @@ from ministn.kernels.simd import Size, register_shape
 # A tile of R rows of two registers needs 2 R registers for sums, two for a row that is added and one for a weight. A
 # tile of products of P rows with Q rows needs P Q for sums, P for the one and one for the other.
 _REGISTER_BYTES, _REGISTERS = register_shape()
-_TILE_ROWS = [Size(rows) for rows in (5, 6, 8, 10) if 2 * rows + 3 <= _REGISTERS]
+_TILE_ROWS = [Size(rows) for rows in range(5, 11) if 2 * rows + 3 <= _REGISTERS]
 _PRODUCT_TILES = [tuple(map(Size, (p, q, p * q))) for p, q in (((4, 6), (5, 5)) if _REGISTERS == 32 else ((3, 3),))]
 
 # How much of the caches the loops count on, in numbers: a loop works through so much before it goes on to the next.
@@ -56,6 +56,7 @@ class GradInputPlan(NamedTuple):
     targets: Any  # starts in dx of what a row of g is added to
     readers: Any  # output rows that read an input row
     bands: Any  # for each parallel iteration: its first input row, the first after; the same of output rows read
+    copied: bool  # whether what a band reads is copied first, so that it is near and in the order in which it is read
     part_length: int  # of a row
 
 
@@ -137,7 +138,8 @@ class Plan:
             bands.append((band[0], band[-1] + 1, *((read.min(), read.max() + 1) if len(read) else (0, 0))))
         part_length = max(1, _NEAR // (O * KH * len(self.lanes))) * len(self.lanes)
         targets = tap_starts(dx, (C, 1, KW), self.dilation)
-        return GradInputPlan(dx, rows, self.lanes, weights, targets, readers, np.array(bands), part_length)
+        copied = O * self.OH * self.g.row > 2 * _NEAR and C * KW > len(rows)
+        return GradInputPlan(dx, rows, self.lanes, weights, targets, readers, np.array(bands), copied, part_length)
 
     @functools.cached_property
     def grad_weight(self):

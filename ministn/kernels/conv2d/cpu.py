@@ -59,7 +59,7 @@ def _gradient_for_input(plan, grad_output, g, weight):
     shape, plan = plan.shape, plan.grad_input
     weights, dx, w = plan.weights, np.empty(plan.dx.shape, g.dtype), np.empty(plan.weights.shape, g.dtype)
     _in_tiles(weight.reshape(-1), weights.rows, weights.columns, weights.no_bias, w)
-    _grad_input(plan.rows, plan.lanes, g, w, plan.targets, plan.readers, plan.bands, plan.part_length, dx)
+    _grad_input(plan.rows, plan.lanes, g, w, plan.targets, plan.readers, plan.bands, plan.copied, plan.part_length, dx)
     return from_rows(dx, plan.dx, shape)
 
 
@@ -120,12 +120,12 @@ def _output_part(item, rows, lanes, x, starts, row_step, w, channels, parts, y):
 
 
 @compiled
-def _grad_input(rows, lanes, g, w, targets, readers, bands, part_length, dx):
-    parallel_for(_grad_input_band, len(bands), (rows, lanes, g, w, targets, readers, bands, part_length, dx))
+def _grad_input(rows, lanes, g, w, targets, readers, bands, copied, part_length, dx):
+    parallel_for(_grad_input_band, len(bands), (rows, lanes, g, w, targets, readers, bands, copied, part_length, dx))
 
 
 @compiled
-def _grad_input_band(band, rows, lanes, g, w, targets, readers, bands, part_length, dx):
+def _grad_input_band(band, rows, lanes, g, w, targets, readers, bands, copied, part_length, dx):
     """dx[p, targets[m] + k] += sum over u, o of w[o, u, m] g[o, i, k], m = (c, v), i the output row whose tap u is p,
     for the rows p of a band"""
     (O, OH, OW, N), KH, M, columns = g.shape, readers.shape[1], len(targets), w.shape[1]
@@ -135,15 +135,18 @@ def _grad_input_band(band, rows, lanes, g, w, targets, readers, bands, part_leng
             for q in range(dx.shape[2]):
                 for n in range(N):
                     dx[c, p, q, n] = 0
-    near = np.empty((bands[band, 3] - i_first) * O * part_length, g.dtype)
+    near = np.empty((bands[band, 3] - i_first, O, 1, part_length if copied else 0), g.dtype)
+    source, i_step, o_step = (near, O * part_length, part_length) if copied else (g, K, OH * K)
     for part in range(0, K, part_length):
         begin, end = min(part, K - len(lanes)), min(part + part_length, K)
-        for i in range(i_first, bands[band, 3]):
-            for o in range(O):
-                for k in range(begin, end, len(lanes)):
-                    k = min(k, end - len(lanes))
-                    place = ((i - i_first) * O + o) * part_length + k - begin
-                    store(load(lanes, g, (o * OH + i) * K + k), 1, 0, near, place, 0)
+        first = -i_first * i_step - begin if copied else 0
+        if copied:
+            for i in range(i_first, bands[band, 3]):
+                for o in range(O):
+                    for block in range(begin, end, len(lanes)):
+                        k = min(block, end - len(lanes))
+                        place = first + i * i_step + o * o_step + k
+                        store(load(lanes, g, (o * OH + i) * K + k), 1, 0, near, place, 0)
         for p in range(bands[band, 0], bands[band, 1]):
             for m in range(0, M, len(rows)):
                 for block in range(part, end, len(lanes)):
@@ -154,8 +157,8 @@ def _grad_input_band(band, rows, lanes, g, w, targets, readers, bands, part_leng
                         if i >= 0:
                             for o in range(O):
                                 column = m * columns + (1 + u * O + o) * len(rows)
-                                place = ((i - i_first) * O + o) * part_length + k - begin
-                                sums = add_outer(sums, w, column, load(lanes, near, place))
+                                place = first + i * i_step + o * o_step + k
+                                sums = add_outer(sums, w, column, load(lanes, source, place))
                     add_at(keep_from(sums, block - k), M - m, dx, p * row + k, targets, m)
 
 
