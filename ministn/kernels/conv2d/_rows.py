@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ministn.kernels._layout import batch_last
+from ministn.kernels.compiled import compiled, parallel_for
+
 
 class Layout(NamedTuple):
     """Rows of padded images (C, H, W, N), cut into `stride` parts: column q is column q // stride of part q % stride."""
@@ -28,15 +31,32 @@ def layout_of(shape, stride=1, padding=(0, 0)):
 
 def as_rows(x, layout):
     """The batch x with zeros around each image, and zero images behind the last, in the layout."""
-    (N, C, H, W), (_, rows, columns, images), (top, left) = x.shape, layout.shape, layout.padding
-    if layout.plain and images == N:
-        return np.ascontiguousarray(x.transpose(1, 2, 3, 0))
-    padded = np.zeros(layout.shape, x.dtype)
-    padded[:, top : top + H, left : left + W, :N] = x.transpose(1, 2, 3, 0)
-    if layout.stride == 1:
-        return padded
-    parts = padded.reshape(C, rows, columns // layout.stride, layout.stride, images).swapaxes(2, 3)
-    return np.ascontiguousarray(parts).reshape(layout.shape)
+    x = batch_last(x)
+    if layout.plain and layout.shape[3] == x.shape[3]:
+        return x
+    padded = np.empty(layout.shape, x.dtype)
+    _pad(x, *layout.padding, layout.stride, padded)
+    return padded
+
+
+@compiled
+def _pad(x, top, left, stride, padded):
+    parallel_for(_pad_row, padded.shape[0] * padded.shape[1], (x, top, left, stride, padded))
+
+
+@compiled
+def _pad_row(row, x, top, left, stride, padded):
+    """padded[c, p, q] = x[c, p - top, q - left], or zero, with the columns q sorted by q % stride, for one row (c, p)."""
+    (_, H, W, N), (_, rows, columns, images) = x.shape, padded.shape
+    c, p = row // rows, row % rows
+    for q in range(columns):
+        place = q % stride * (columns // stride) + q // stride
+        inside = top <= p < top + H and left <= q < left + W
+        if inside:
+            for n in range(N):
+                padded[c, p, place, n] = x[c, p - top, q - left, n]
+        for n in range(N if inside else 0, images):
+            padded[c, p, place, n] = 0
 
 
 def from_rows(rows, layout, shape):
