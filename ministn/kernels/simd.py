@@ -305,16 +305,11 @@ def add_products(typing: Any, tile: Any, p: Any, q: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         sums, left, right = arguments
-        rows = (
-            _multiply_add(
-                builder,
-                builder.extract_value(left, r),
-                builder.extract_value(right, s),
-                builder.extract_value(sums, r * q.rows + s),
-            )
-            for r in _rows(p)
-            for s in _rows(q)
-        )
+        rows = [builder.extract_value(sums, r) for r in _rows(tile)]
+        for s in _rows(q):  # one row of q after the other: so each needs a register for a short while only
+            for r in _rows(p):
+                k = r * q.rows + s
+                rows[k] = _multiply_add(builder, builder.extract_value(left, r), builder.extract_value(right, s), rows[k])
         return _tile(builder, tile, rows)
 
     return tile(tile, p, q), generate

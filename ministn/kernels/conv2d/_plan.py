@@ -133,7 +133,8 @@ class Plan:
         weights = _weights(taps[0, :, 0].reshape(-1), taps[:, 0, :, 0].T.reshape(-1), rows, self.dtype)
         readers = reading_rows(H, self.OH, KH, self.stride[0], self.padding[0], self.dilation[0])
         bands = []
-        for band in np.array_split(np.arange(H), min(H, 8)):
+        count = min(H, 8)
+        for band in np.split(np.arange(H), [H * band // count for band in range(1, count)]):
             read = readers[band][readers[band] >= 0]
             bands.append((band[0], band[-1] + 1, *((read.min(), read.max() + 1) if len(read) else (0, 0))))
         part_length = max(1, _NEAR // (O * KH * len(self.lanes))) * len(self.lanes)

@@ -31,7 +31,8 @@ def layout_of(shape, stride=1, padding=(0, 0)):
 
 def as_rows(x, layout):
     """The batch x with zeros around each image, and zero images behind the last, in the layout."""
-    x = batch_last(x)
+    rows = x.transpose(1, 2, 3, 0)
+    x = rows if rows.flags.c_contiguous else batch_last(x)
     if layout.plain and layout.shape[3] == x.shape[3]:
         return x
     padded = np.empty(layout.shape, x.dtype)
