@@ -55,13 +55,12 @@ class GradInputPlan(NamedTuple):
     weights: Weights
     targets: Any  # starts in dx of what a row of g is added to
     readers: Any  # output rows that read an input row
-    bands: Any  # for each parallel iteration: its first input row, the first after; the same of output rows read
-    copied: bool  # whether what a band reads is copied first, so that it is near and in the order in which it is read
-    part_length: int  # of a row
+    part_length: int  # numbers of a row of g that are copied near at a time, or 0
 
 
 class GradWeightPlan(NamedTuple):
     x: Layout
+    taps: int  # 0 if only the bias needs a gradient
     tile: tuple[Size, Size, Size]  # channels, taps, and both multiplied
     lanes: Size
     starts: Any  # of taps in x
@@ -132,15 +131,11 @@ class Plan:
         taps = np.arange(O * C * KH * KW).reshape(O, C, KH, KW)
         weights = _weights(taps[0, :, 0].reshape(-1), taps[:, 0, :, 0].T.reshape(-1), rows, self.dtype)
         readers = reading_rows(H, self.OH, KH, self.stride[0], self.padding[0], self.dilation[0])
-        bands = []
-        count = min(H, 8)
-        for band in np.split(np.arange(H), [H * band // count for band in range(1, count)]):
-            read = readers[band][readers[band] >= 0]
-            bands.append((band[0], band[-1] + 1, *((read.min(), read.max() + 1) if len(read) else (0, 0))))
-        part_length = max(1, _NEAR // (O * KH * len(self.lanes))) * len(self.lanes)
-        targets = tap_starts(dx, (C, 1, KW), self.dilation)
+        # If g is large and read for several tiles, parts of its rows are copied first.
         copied = O * self.OH * self.g.row > 2 * _NEAR and C * KW > len(rows)
-        return GradInputPlan(dx, rows, self.lanes, weights, targets, readers, np.array(bands), copied, part_length)
+        part_length = max(1, _NEAR // (O * KH * len(self.lanes))) * len(self.lanes) if copied else 0
+        targets = tap_starts(dx, (C, 1, KW), self.dilation)
+        return GradInputPlan(dx, rows, self.lanes, weights, targets, readers, part_length)
 
     @functools.cached_property
     def grad_weight(self):
@@ -158,7 +153,7 @@ class Plan:
         strips = max(1, -(-len(height) * self.OH * self.g.row // _WIDE))
         lanes = _vector_lanes(self.dtype, 1)
         return GradWeightPlan(
-            self.x, (height, width, area), lanes, starts, self.row_step, channels, tiles, min(strips, self.OH)
+            self.x, taps, (height, width, area), lanes, starts, self.row_step, channels, tiles, min(strips, self.OH)
         )
 
 

@@ -59,7 +59,7 @@ def _gradient_for_input(plan, grad_output, g, weight):
     shape, plan = plan.shape, plan.grad_input
     weights, dx, w = plan.weights, np.empty(plan.dx.shape, g.dtype), np.empty(plan.weights.shape, g.dtype)
     _in_tiles(weight.reshape(-1), weights.rows, weights.columns, weights.no_bias, w)
-    _grad_input(plan.rows, plan.lanes, g, w, plan.targets, plan.readers, plan.bands, plan.copied, plan.part_length, dx)
+    _grad_input(plan.rows, plan.lanes, g, w, plan.targets, plan.readers, plan.part_length, dx)
     return from_rows(dx, plan.dx, shape)
 
 
@@ -67,12 +67,12 @@ def _gradients_for_parameters(plan, g, x, needs_grad_weight):
     filters, plan = plan.filters, plan.grad_weight if needs_grad_weight else plan.grad_bias
     tiles = np.zeros(plan.tiles, g.dtype)
     db = np.zeros(len(plan.channels), g.dtype)
-    dw = np.empty(filters if needs_grad_weight else (0, 0, 0, 0), g.dtype)
+    dw = np.empty((filters[0], plan.taps), g.dtype)
     x = as_rows(x, plan.x)
     _grad_weight(
         *plan.tile, plan.lanes, g, plan.channels, x, plan.starts, plan.row_step, plan.strips, tiles, dw, db
     )
-    return (dw if needs_grad_weight else None), db[: filters[0]]
+    return dw.reshape(filters) if needs_grad_weight else None, db[: filters[0]]
 
 
 # --- the loops --------------------------------------------------------------------------------------------------------
@@ -120,46 +120,43 @@ def _output_part(item, rows, lanes, x, starts, row_step, w, channels, parts, y):
 
 
 @compiled
-def _grad_input(rows, lanes, g, w, targets, readers, bands, copied, part_length, dx):
-    parallel_for(_grad_input_band, len(bands), (rows, lanes, g, w, targets, readers, bands, copied, part_length, dx))
+def _grad_input(rows, lanes, g, w, targets, readers, part_length, dx):
+    parallel_for(_grad_input_row, len(readers), (rows, lanes, g, w, targets, readers, part_length, dx))
 
 
 @compiled
-def _grad_input_band(band, rows, lanes, g, w, targets, readers, bands, copied, part_length, dx):
-    """dx[p, targets[m] + k] += sum over u, o of w[o, u, m] g[o, i, k], m = (c, v), i the output row whose tap u is p,
-    for the rows p of a band"""
-    (O, OH, OW, N), KH, M, columns = g.shape, readers.shape[1], len(targets), w.shape[1]
-    K, row, i_first = OW * N, dx.shape[2] * dx.shape[3], bands[band, 2]
+def _grad_input_row(item, rows, lanes, g, w, targets, readers, part_length, dx):
+    """dx[p, targets[m] + k] += sum over u, o of w[o, u, m] g[o, i, k], m = (c, v), i the output row whose tap u is p"""
+    (O, OH, OW, N), (H, KH), M, columns = g.shape, readers.shape, len(targets), w.shape[1]
+    K, row = OW * N, dx.shape[2] * dx.shape[3]
+    p = 2 * item if 2 * item < H else 2 * item - (H - 1 | 1)  # even rows, odd rows: rows at the edge have less to do
     for c in range(len(dx)):
-        for p in range(bands[band, 0], bands[band, 1]):
-            for q in range(dx.shape[2]):
-                for n in range(N):
-                    dx[c, p, q, n] = 0
-    near = np.empty((bands[band, 3] - i_first, O, 1, part_length if copied else 0), g.dtype)
-    source, i_step, o_step = (near, O * part_length, part_length) if copied else (g, K, OH * K)
-    for part in range(0, K, part_length):
-        begin, end = min(part, K - len(lanes)), min(part + part_length, K)
-        first = -i_first * i_step - begin if copied else 0
-        if copied:
-            for i in range(i_first, bands[band, 3]):
+        for q in range(dx.shape[2]):
+            for n in range(N):
+                dx[c, p, q, n] = 0
+    copied = part_length > 0  # then the rows of g that row p needs lie near, in the order in which they are read
+    near = np.empty((KH, O, 1, part_length), g.dtype)
+    source, o_step, length = (near, part_length, part_length) if copied else (g, OH * K, K)
+    for part in range(0, K, length):
+        begin, end = min(part, K - len(lanes)) if copied else 0, min(part + length, K)
+        for u in range(KH if copied else 0):
+            if readers[p, u] >= 0:
                 for o in range(O):
                     for block in range(begin, end, len(lanes)):
                         k = min(block, end - len(lanes))
-                        place = first + i * i_step + o * o_step + k
-                        store(load(lanes, g, (o * OH + i) * K + k), 1, 0, near, place, 0)
-        for p in range(bands[band, 0], bands[band, 1]):
-            for m in range(0, M, len(rows)):
-                for block in range(part, end, len(lanes)):
-                    k = min(block, K - len(lanes))
-                    sums = zeros(rows, lanes, g)
-                    for u in range(KH):
-                        i = readers[p, u]
-                        if i >= 0:
-                            for o in range(O):
-                                column = m * columns + (1 + u * O + o) * len(rows)
-                                place = first + i * i_step + o * o_step + k
-                                sums = add_outer(sums, w, column, load(lanes, source, place))
-                    add_at(keep_from(sums, block - k), M - m, dx, p * row + k, targets, m)
+                        row_of_g = load(lanes, g, (o * OH + readers[p, u]) * K + k)
+                        store(row_of_g, 1, 0, near, (u * O + o) * length + k - begin, 0)
+        for m in range(0, M, len(rows)):
+            for block in range(part, end, len(lanes)):
+                k = min(block, K - len(lanes))
+                sums = zeros(rows, lanes, g)
+                for u in range(KH):
+                    if readers[p, u] >= 0:
+                        first = (u * O if copied else readers[p, u]) * length + k - begin
+                        for o in range(O):
+                            column = m * columns + (1 + u * O + o) * len(rows)
+                            sums = add_outer(sums, w, column, load(lanes, source, first + o * o_step))
+                add_at(keep_from(sums, block - k), M - m, dx, p * row + k, targets, m)
 
 
 @compiled
@@ -169,14 +166,9 @@ def _grad_weight(height, width, area, lanes, g, channels, x, starts, row_step, s
         begin, end = OH * strip // strips, OH * (strip + 1) // strips
         arguments = (height, width, area, lanes, g, channels, x, starts, row_step, begin, end, tiles, db)
         parallel_for(_grad_weight_tile, items, arguments)
-    O, C, KH, KW = dw.shape
-    for o in range(O):
-        t = 0
-        for c in range(C):
-            for u in range(KH):
-                for v in range(KW):
-                    dw[o, c, u, v] = tiles[o // len(height), t // len(width), o % len(height), t % len(width)]
-                    t += 1
+    for o in range(dw.shape[0]):
+        for t in range(dw.shape[1]):
+            dw[o, t] = tiles[o // len(height), t // len(width), o % len(height), t % len(width)]
 
 
 @compiled
