@@ -307,9 +307,10 @@ def add_products(typing: Any, tile: Any, p: Any, q: Any) -> Any:
         sums, left, right = arguments
         rows = [builder.extract_value(sums, r) for r in _rows(tile)]
         for s in _rows(q):  # one row of q after the other: so each needs a register for a short while only
+            row = builder.extract_value(right, s)
             for r in _rows(p):
                 k = r * q.rows + s
-                rows[k] = _multiply_add(builder, builder.extract_value(left, r), builder.extract_value(right, s), rows[k])
+                rows[k] = _multiply_add(builder, builder.extract_value(left, r), row, rows[k])
         return _tile(builder, tile, rows)
 
     return tile(tile, p, q), generate

@@ -109,10 +109,8 @@ class Plan:
         padding that are multiplied for nothing.
         """
         around = tuple(d * (k - 1) - p for d, k, p in zip(self.dilation, self.filters[2:], self.padding, strict=True))
-        (H, W), wasted = self.shape[2:], 1.2
-        if self.stride == (1, 1) and min(around) >= 0 and H * W < wasted * self.OH * self.OW:
-            return around
-        return None
+        few_zeros = 1.2 * self.OH * self.OW > self.shape[2] * self.shape[3]
+        return around if self.stride == (1, 1) and min(around) >= 0 and few_zeros else None
 
     @functools.cached_property
     def turned(self):
@@ -132,7 +130,7 @@ class Plan:
         weights = _weights(taps[0, :, 0].reshape(-1), taps[:, 0, :, 0].T.reshape(-1), rows, self.dtype)
         readers = reading_rows(H, self.OH, KH, self.stride[0], self.padding[0], self.dilation[0])
         # If g is large and read for several tiles, parts of its rows are copied first.
-        copied = O * self.OH * self.g.row > 2 * _NEAR and C * KW > len(rows)
+        copied = O * self.OH * self.g.row > 2 * _NEAR and len(rows) < C * KW
         part_length = max(1, _NEAR // (O * KH * len(self.lanes))) * len(self.lanes) if copied else 0
         targets = tap_starts(dx, (C, 1, KW), self.dilation)
         return GradInputPlan(dx, rows, self.lanes, weights, targets, readers, part_length)

@@ -11,7 +11,7 @@ from ministn.kernels.compiled import compiled, parallel_for
 
 
 class Layout(NamedTuple):
-    """Rows of padded images (C, H, W, N), cut into `stride` parts: column q is column q // stride of part q % stride."""
+    """Rows of padded images, (C, H, W, N), cut into `stride` parts: column q is number q // stride of part q % stride."""
 
     shape: tuple[int, int, int, int]  # C, H with padding, W with padding and a multiple of stride, N
     stride: int
@@ -47,7 +47,7 @@ def _pad(x, top, left, stride, padded):
 
 @compiled
 def _pad_row(row, x, top, left, stride, padded):
-    """padded[c, p, q] = x[c, p - top, q - left], or zero, with the columns q sorted by q % stride, for one row (c, p)."""
+    """padded[c, p, q] = x[c, p - top, q - left], or zero, the columns q sorted by q % stride, for one row (c, p)"""
     (_, H, W, N), (_, rows, columns, images) = x.shape, padded.shape
     c, p = row // rows, row % rows
     for q in range(columns):

@@ -69,9 +69,7 @@ def _gradients_for_parameters(plan, g, x, needs_grad_weight):
     db = np.zeros(len(plan.channels), g.dtype)
     dw = np.empty((filters[0], plan.taps), g.dtype)
     x = as_rows(x, plan.x)
-    _grad_weight(
-        *plan.tile, plan.lanes, g, plan.channels, x, plan.starts, plan.row_step, plan.strips, tiles, dw, db
-    )
+    _grad_weight(*plan.tile, plan.lanes, g, plan.channels, x, plan.starts, plan.row_step, plan.strips, tiles, dw, db)
     return dw.reshape(filters) if needs_grad_weight else None, db[: filters[0]]
 
 
