@@ -114,6 +114,13 @@ class _TileModel(models.PrimitiveModel):
         super().__init__(manager, tile, ir.ArrayType(tile.vector, tile.rows))
 
 
+@intrinsic
+def register_size(typing: Any, like: Any) -> Any:
+    """A `Size`: as many as the numbers of the array `like` that fit a register."""
+    size = _size_type(8 * register_shape()[0] // like.dtype.bitwidth)
+    return size(like), lambda context, *_: context.get_dummy_value()
+
+
 # --- making tiles -----------------------------------------------------------------------------------------------------
 # Each intrinsic gets the types of its arguments and answers with its signature and a function that writes LLVM's code.
 
@@ -167,6 +174,20 @@ def load(typing: Any, lanes: Any, a: Any, i: Any) -> Any:
 
 
 @intrinsic
+def load_rows(typing: Any, rows: Any, lanes: Any, a: Any, i: Any, step: Any) -> Any:
+    """tile[r, l] = a[i + r step + l]"""
+    tile = TileType(a.dtype, rows.value, lanes.value)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first = _address(context, builder, signature, arguments, 2, 3)
+        step = context.cast(builder, arguments[4], signature.args[4], types.intp)
+        starts = (builder.gep(first, [builder.mul(step, _integer(r))]) for r in _rows(tile))
+        return _tile(builder, tile, (_load(builder, start, tile) for start in starts))
+
+    return tile(rows, lanes, a, i, step), generate
+
+
+@intrinsic
 def load_at(typing: Any, rows: Any, lanes: Any, a: Any, i: Any, offsets: Any, m: Any) -> Any:
     """tile[r, l] = a[i + offsets[m + r] + l]"""
     tile = TileType(a.dtype, rows.value, lanes.value)
@@ -214,12 +235,20 @@ def keep_from(typing: Any, tile: Any, lane: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value, lane = arguments
-        index = ir.VectorType(_I64, tile.lanes)
-        lane = _splat_as(builder, context.cast(builder, lane, signature.args[1], types.intp), index)
-        kept = builder.icmp_signed(">=", ir.Constant(index, list(range(tile.lanes))), lane)
-        nothing = ir.Constant(tile.vector, None)
-        rows = (builder.select(kept, builder.extract_value(value, r), nothing) for r in _rows(tile))
-        return _tile(builder, tile, rows)
+        lane = context.cast(builder, lane, signature.args[1], types.intp)
+        rows, before = [builder.extract_value(value, r) for r in _rows(tile)], builder.block
+        # In all blocks but the last nothing changes: a branch that is foreseen costs less than the comparison of lanes.
+        with cgutils.if_unlikely(builder, builder.icmp_signed(">", lane, _integer(0))):
+            index = ir.VectorType(_I64, tile.lanes)
+            first = _splat_as(builder, lane, index)
+            kept = builder.icmp_signed(">=", ir.Constant(index, list(range(tile.lanes))), first)
+            parts = [builder.select(kept, row, ir.Constant(tile.vector, None)) for row in rows]
+            inside = builder.block
+        merged = [builder.phi(tile.vector) for _ in rows]
+        for phi, row, part in zip(merged, rows, parts, strict=True):
+            phi.add_incoming(row, before)
+            phi.add_incoming(part, inside)
+        return _tile(builder, tile, merged)
 
     return tile(tile, lane), generate
 
@@ -266,6 +295,28 @@ def keep_positive(typing: Any, tile: Any, other: Any) -> Any:
         return _tile(builder, tile, rows)
 
     return tile(tile, other), generate
+
+
+@intrinsic
+def transposed(typing: Any, tile: Any) -> Any:
+    """tile[l, r], of a tile with as many rows as lanes, a power of two."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        rows = [builder.extract_value(arguments[0], r) for r in _rows(tile)]
+        index = ir.VectorType(_I32, tile.lanes)
+        block = tile.lanes // 2
+        while block:  # of each 2 x 2 blocks, the upper right one and the lower left one change places
+            lanes = [lane if not lane & block else lane - block + tile.lanes for lane in range(tile.lanes)]
+            upper, lower = lanes, [lane + block for lane in lanes]
+            for r in _rows(tile):
+                if not r & block:
+                    pair = rows[r], rows[r + block]
+                    rows[r] = builder.shuffle_vector(*pair, ir.Constant(index, upper))
+                    rows[r + block] = builder.shuffle_vector(*pair, ir.Constant(index, lower))
+            block //= 2
+        return _tile(builder, tile, rows)
+
+    return tile(tile), generate
 
 
 # --- adding to tiles --------------------------------------------------------------------------------------------------
@@ -322,16 +373,12 @@ def add_products(typing: Any, tile: Any, p: Any, q: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         sums, left, right = arguments
-        rows = (
-            _multiply_add(
-                builder,
-                builder.extract_value(left, r),
-                builder.extract_value(right, s),
-                builder.extract_value(sums, r * q.rows + s),
-            )
-            for r in _rows(p)
-            for s in _rows(q)
-        )
+        rows = [builder.extract_value(sums, r) for r in _rows(tile)]
+        for s in _rows(q):  # one row of q after the other: so each needs a register for a short while only
+            row = builder.extract_value(right, s)
+            for r in _rows(p):
+                k = r * q.rows + s
+                rows[k] = _multiply_add(builder, builder.extract_value(left, r), row, rows[k])
         return _tile(builder, tile, rows)
 
     return tile(tile, p, q), generate

@@ -11,84 +11,159 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ministn.kernels.conv2d._rows import channel_starts, reading_rows, rows_shape, tap_starts
+from ministn.kernels.conv2d._rows import Layout, layout_of, reading_rows, tap_starts
 from ministn.kernels.conv2d._shape import output_size
 from ministn.kernels.simd import Size, register_shape
 
 # A tile of R rows of two registers needs 2 R registers for sums, two for a row that is added and one for a weight. A
 # tile of products of P rows with Q rows needs P Q for sums, P for the one and one for the other.
 _REGISTER_BYTES, _REGISTERS = register_shape()
-_TILE_ROWS = [Size(rows) for rows in (5, 6, 8, 10) if 2 * rows + 3 <= _REGISTERS]
+_TILE_ROWS = [Size(rows) for rows in range(5, 11) if 2 * rows + 3 <= _REGISTERS]
 _PRODUCT_TILES = [tuple(map(Size, (p, q, p * q))) for p, q in (((4, 6), (5, 5)) if _REGISTERS == 32 else ((3, 3),))]
+
+# How much of the caches the loops count on, in numbers: a loop works through so much before it goes on to the next.
+_NEAR = 2**16  # what is read again for each tile: a quarter of a common second-level cache
+_WIDE = 2**17  # gradients that are read again for each tile of weights
+
+
+class Weights(NamedTuple):
+    """Where a matrix (M, T) of weights lies in the array, and how large it is as tiles: see `cpu._in_tiles`."""
+
+    rows: Any  # start of row m; the last one is repeated until they fill tiles
+    columns: Any  # from there to column t
+    shape: tuple[int, int, int]  # of the tiles, with the bias before the first column
+    no_bias: Any
 
 
 class ForwardPlan(NamedTuple):
     batch: int  # images there are
-    images: int  # with those of zeros that are added to a tiny batch, so that a row fills a vector
-    size: tuple[int, int]  # OH, OW
+    x: Layout
+    y: tuple[int, int, int, int]  # O, OH, OW, images with those of zeros that are added to a tiny batch
     rows: Size  # of a tile
     lanes: Size  # of a tile
     starts: Any  # of taps in x
-    channels: Any  # starts of the rows of tiles in y
+    row_step: int  # from what an output row reads to what the next one does
+    weights: Weights
+    channels: Any  # starts of channels in y
+    parts: int  # into which a row is divided
 
 
 class GradInputPlan(NamedTuple):
-    around: tuple[int, int] | None  # padding with which a forward convolution does it; then the rest is empty
-    images: int = 0
-    dx_shape: tuple[int, ...] = ()
-    rows: Any = None
-    lanes: Any = None
-    targets: Any = None  # starts in dx of what a row of g is added to
-    readers: Any = None  # output rows that read an input row
+    dx: Layout
+    rows: Size
+    lanes: Size
+    weights: Weights
+    targets: Any  # starts in dx of what a row of g is added to
+    readers: Any  # output rows that read an input row
+    part_length: int  # numbers of a row of g that are copied near at a time, or 0
 
 
 class GradWeightPlan(NamedTuple):
-    images: int
+    x: Layout
     taps: int  # 0 if only the bias needs a gradient
     tile: tuple[Size, Size, Size]  # channels, taps, and both multiplied
     lanes: Size
     starts: Any  # of taps in x
+    row_step: int
     channels: Any  # starts of channels in g
+    tiles: tuple[int, int, int, int]  # tiles of channels, of taps; channels and taps of each
+    strips: int  # into which the rows are divided
 
 
 @functools.lru_cache(maxsize=256)
-def plan_forward(shape, filters, stride, padding, dilation, dtype):
-    (N, _, H, W), O = shape, filters[0]
-    OH, OW = output_size((H, W), filters[2:], stride, padding, dilation)
-    rows, lanes = _tile_rows(O), _vector_lanes(dtype, 2)
-    images = _images(N, OW, lanes)
-    starts = tap_starts(rows_shape((images, *shape[1:]), stride[1], padding), filters[2:], dilation)
-    return ForwardPlan(N, images, (OH, OW), rows, lanes, starts, channel_starts(O, OH * OW * images, len(rows)))
+class Plan:
+    """For each of the three passes, made when it is first asked for."""
+
+    def __init__(self, shape, filters, stride, padding, dilation, dtype):
+        self.shape, self.filters, self.dtype = shape, filters, dtype
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+        self.OH, self.OW = output_size(shape[2:], filters[2:], stride, padding, dilation)
+        self.lanes = _vector_lanes(dtype, 2)
+        # A row must fill a vector: images of zeros are added to a tiny batch.
+        self.images = max(shape[0], -(-len(self.lanes) // self.OW))
+        self.x = layout_of((self.images, *shape[1:]), stride[1], padding)
+        self.g = layout_of((self.images, filters[0], self.OH, self.OW))
+        self.row_step = stride[0] * self.x.row
+
+    @functools.cached_property
+    def forward(self):
+        O, C, KH, KW = self.filters
+        rows = _tile_rows(O)
+        blocks = -(-self.OW * self.images // len(self.lanes))
+        # A part of a row is near while the tiles read it; there are enough of them, and evenly many, for all threads.
+        parts = max(blocks * len(self.lanes) * C * KW // _NEAR, 16 // self.OH) + 1
+        parts += -parts % (4 // np.gcd(4, self.OH))
+        weights = _weights(np.arange(O) * (C * KH * KW), np.arange(C * KH * KW), rows, self.dtype)
+        channels = _filled(np.arange(O) * (self.OH * self.g.row), len(rows))
+        starts = tap_starts(self.x, self.filters[1:], self.dilation)
+        return ForwardPlan(
+            *(self.shape[0], self.x, (O, self.OH, self.OW, self.images), rows, self.lanes, starts, self.row_step),
+            *(weights, channels, int(parts)),
+        )
+
+    @functools.cached_property
+    def around(self):
+        """The padding with which a forward convolution makes the gradient for x, if that is a good way, or None.
+
+        It convolves the padded gradient with the filter turned by half: faster, while there are few zeros in the
+        padding that are multiplied for nothing.
+        """
+        around = tuple(d * (k - 1) - p for d, k, p in zip(self.dilation, self.filters[2:], self.padding, strict=True))
+        few_zeros = 1.2 * self.OH * self.OW > self.shape[2] * self.shape[3]
+        return around if self.stride == (1, 1) and min(around) >= 0 and few_zeros else None
+
+    @functools.cached_property
+    def turned(self):
+        """The forward plan of `around`; the rows of its weights are the channels of x, the taps count backwards."""
+        (O, C, KH, KW), T = self.filters, self.filters[2] * self.filters[3]
+        shape = (self.shape[0], O, self.OH, self.OW)
+        plan = Plan(shape, (C, O, KH, KW), (1, 1), self.around, self.dilation, self.dtype).forward
+        columns = (np.arange(O)[:, None] * C * T + np.arange(T)[::-1]).reshape(-1)
+        return plan._replace(weights=_weights(np.arange(C) * T, columns, plan.rows, self.dtype))
+
+    @functools.cached_property
+    def grad_input(self):
+        (O, C, KH, KW), H = self.filters, self.shape[2]
+        dx = layout_of((self.images, *self.shape[1:]), self.stride[1], (0, self.padding[1]))
+        rows = _tile_rows(C * KW)
+        taps = np.arange(O * C * KH * KW).reshape(O, C, KH, KW)
+        weights = _weights(taps[0, :, 0].reshape(-1), taps[:, 0, :, 0].T.reshape(-1), rows, self.dtype)
+        readers = reading_rows(H, self.OH, KH, self.stride[0], self.padding[0], self.dilation[0])
+        # If g is large and read for several tiles, parts of its rows are copied first.
+        copied = O * self.OH * self.g.row > 2 * _NEAR and len(rows) < C * KW
+        part_length = max(1, _NEAR // (O * KH * len(self.lanes))) * len(self.lanes) if copied else 0
+        targets = tap_starts(dx, (C, 1, KW), self.dilation)
+        return GradInputPlan(dx, rows, self.lanes, weights, targets, readers, part_length)
+
+    @functools.cached_property
+    def grad_weight(self):
+        return self._grad_weight(self.filters[1] * self.filters[2] * self.filters[3])
+
+    @functools.cached_property
+    def grad_bias(self):
+        return self._grad_weight(0)
+
+    def _grad_weight(self, taps):
+        O, (height, width, area) = self.filters[0], _product_tile(self.filters[0], taps)
+        channels = _filled(np.arange(O) * (self.OH * self.g.row), len(height))
+        starts = _filled(tap_starts(self.x, self.filters[1:], self.dilation), len(width))
+        tiles = len(channels) // len(height), -(-taps // len(width)), len(height), len(width)
+        strips = max(1, -(-len(height) * self.OH * self.g.row // _WIDE))
+        lanes = _vector_lanes(self.dtype, 1)
+        return GradWeightPlan(
+            self.x, taps, (height, width, area), lanes, starts, self.row_step, channels, tiles, min(strips, self.OH)
+        )
 
 
-@functools.lru_cache(maxsize=256)
-def plan_grad_input(shape, filters, stride, padding, dilation, dtype):
-    (N, C, H, W), (_, _, KH, KW) = shape, filters
-    OH, OW = output_size((H, W), (KH, KW), stride, padding, dilation)
-    around = tuple(d * (k - 1) - p for d, k, p in zip(dilation, (KH, KW), padding, strict=True))
-    if stride == (1, 1) and min(around) >= 0 and H * W < 1.2 * OH * OW:
-        return GradInputPlan(around)
-    lanes = _vector_lanes(dtype, 2)
-    images = _images(N, OW, lanes)
-    dx_shape = rows_shape((images, C, H, W), stride[1], (0, padding[1]))
-    targets = tap_starts(dx_shape, (1, KW), dilation)
-    readers = reading_rows(H, OH, KH, stride[0], padding[0], dilation[0])
-    return GradInputPlan(None, images, dx_shape, _tile_rows(C * KW), lanes, targets, readers)
+def _weights(rows, columns, tile, dtype):
+    filled = _filled(rows, len(tile))
+    shape = len(filled) // len(tile), 1 + len(columns), len(tile)
+    return Weights(filled, np.ascontiguousarray(columns), shape, np.zeros(len(rows), dtype))
 
 
-@functools.lru_cache(maxsize=256)
-def plan_grad_weight(shape, filters, stride, padding, dilation, needs_grad_weight, dtype):
-    (O, C, KH, KW), lanes = filters, _vector_lanes(dtype, 1)
-    OH, OW = output_size(shape[2:], (KH, KW), stride, padding, dilation)
-    images, taps = _images(shape[0], OW, lanes), C * KH * KW if needs_grad_weight else 0
-    tile = _product_tile(O, taps)
-    starts = tap_starts(rows_shape((images, *shape[1:]), stride[1], padding), (KH, KW), dilation, len(tile[1]))
-    return GradWeightPlan(images, taps, tile, lanes, starts, channel_starts(O, OH * OW * images, len(tile[0])))
-
-
-def _images(N, columns, lanes):
-    """A row of so many columns must fill a vector: images of zeros are added to a tiny batch."""
-    return max(N, -(-len(lanes) // columns))
+def _filled(starts, side):
+    """The last one repeated until their number is a multiple of `side`."""
+    return np.pad(starts, (0, -len(starts) % side), mode="edge")
 
 
 @functools.cache
@@ -112,11 +187,3 @@ def _product_tile(channels, taps):
         return -(-channels // height) * height * -(-taps // width) * width
 
     return min(_PRODUCT_TILES, key=computed)
-
-
-def in_tiles(matrix, rows):
-    """(M, T) as (tiles, T, rows): a tile's numbers for one t are neighbours. Rows that are missing are 0."""
-    M, T = matrix.shape
-    if M % rows:
-        matrix = np.concatenate([matrix, np.zeros((-M % rows, T), matrix.dtype)])
-    return np.ascontiguousarray(matrix.reshape(-1, rows, T).transpose(0, 2, 1))

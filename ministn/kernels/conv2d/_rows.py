@@ -2,53 +2,80 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ministn.kernels._layout import batch_last
+from ministn.kernels.compiled import compiled, parallel_for
 
 
-def rows_shape(shape, stride, padding):
-    """(C, H, stride, W, N): rows of a padded image, cut into `stride` parts, column q in part q % stride."""
+class Layout(NamedTuple):
+    """Rows of padded images, (C, H, W, N), cut into `stride` parts: column q is number q // stride of part q % stride."""
+
+    shape: tuple[int, int, int, int]  # C, H with padding, W with padding and a multiple of stride, N
+    stride: int
+    padding: tuple[int, int]
+    row: int  # numbers of a row
+    plain: bool  # no padding and no parts: the memory of a batch-last array
+
+
+def layout_of(shape, stride=1, padding=(0, 0)):
+    """The layout for images of shape (N, C, H, W)."""
     N, C, H, W = shape
-    return C, H + 2 * padding[0], stride, -(-(W + 2 * padding[1]) // stride), N
+    columns = W + 2 * padding[1]
+    columns += -columns % stride
+    plain = stride == 1 and padding == (0, 0)
+    return Layout((C, H + 2 * padding[0], columns, N), stride, padding, columns * N, plain)
 
 
-def as_rows(x, stride, padding, images):
-    """The batch x with zeros around each image, and zero images up to `images`, in the layout of `rows_shape`; as a
-    matrix with a row for each channel and image row."""
-    N, C, H, W = x.shape
-    if stride == 1 and padding == (0, 0) and images == N:
-        return batch_last(x).reshape(C * H, W * N)
-    C, rows, _, columns, _ = rows_shape((images, C, H, W), stride, padding)
-    padded = np.zeros((C, rows, columns * stride, images), x.dtype)
-    padded[:, padding[0] : padding[0] + H, padding[1] : padding[1] + W, :N] = np.moveaxis(x, 0, -1)
-    return padded.reshape(C, rows, columns, stride, images).swapaxes(2, 3).reshape(C * rows, -1)
+def as_rows(x, layout):
+    """The batch x with zeros around each image, and zero images behind the last, in the layout."""
+    rows = x.transpose(1, 2, 3, 0)
+    x = rows if rows.flags.c_contiguous else batch_last(x)
+    if layout.plain and layout.shape[3] == x.shape[3]:
+        return x
+    padded = np.empty(layout.shape, x.dtype)
+    _pad(x, *layout.padding, layout.stride, padded)
+    return padded
 
 
-def from_rows(rows, shape, left):
-    """The batch of `shape` in rows that have `left` columns of zeros before it, as (C, H, W, N)."""
-    (C, H, stride, columns, images), (N, _, _, W) = rows.shape, shape
-    if rows.shape == (C, H, 1, W, N):
-        return rows.reshape(C, H, W, N)
-    padded = rows.swapaxes(2, 3).reshape(C, H, columns * stride, images)
-    return np.ascontiguousarray(padded[:, :, left : left + W, :N])
+@compiled
+def _pad(x, top, left, stride, padded):
+    parallel_for(_pad_row, padded.shape[0] * padded.shape[1], (x, top, left, stride, padded))
 
 
-def tap_starts(shape, kernel, dilation, side=1):
-    """For each tap (c, u, v) the flat index of the first number that it reads, in rows of `shape`.
+@compiled
+def _pad_row(row, x, top, left, stride, padded):
+    """padded[c, p, q] = x[c, p - top, q - left], or zero, the columns q sorted by q % stride, for one row (c, p)"""
+    (_, H, W, N), (_, rows, columns, images) = x.shape, padded.shape
+    c, p = row // rows, row % rows
+    for q in range(columns):
+        place = q % stride * (columns // stride) + q // stride
+        inside = top <= p < top + H and left <= q < left + W
+        if inside:
+            for n in range(N):
+                padded[c, p, place, n] = x[c, p - top, q - left, n]
+        for n in range(N if inside else 0, images):
+            padded[c, p, place, n] = 0
 
-    The last one is repeated until their number is a multiple of `side`.
-    """
-    (C, H, stride, W, N), (KH, KW) = shape, kernel
-    c, u, v = np.ogrid[:C, :KH, :KW]
-    column, part = np.divmod(v * dilation[1], stride)
-    starts = ((((c * H + u * dilation[0]) * stride + part) * W + column) * N).reshape(-1)
-    return np.pad(starts, (0, -len(starts) % side), mode="edge")
+
+def from_rows(rows, layout, shape):
+    """The batch of `shape` (N, C, H, W) in rows of this layout that were computed."""
+    (N, _, H, W), (C, height, columns, images), (top, left) = shape, layout.shape, layout.padding
+    if not (layout.plain and images == N):
+        parts = rows.reshape(C, height, layout.stride, columns // layout.stride, images).swapaxes(2, 3)
+        padded = parts.reshape(C, height, columns, images)
+        rows = np.ascontiguousarray(padded[:, top : top + H, left : left + W, :N])
+    return rows.transpose(3, 0, 1, 2)
 
 
-def channel_starts(channels, size, side):
-    """For each channel of `size` numbers its first, and the last one repeated likewise."""
-    return size * np.minimum(np.arange(-(-channels // side) * side), channels - 1)
+def tap_starts(layout, taps, dilation):
+    """For each tap (c, u, v) the flat index of the first number that it reads, in rows of the layout."""
+    (_, H, columns, N), (c, u, v) = layout.shape, np.ogrid[: taps[0], : taps[1], : taps[2]]
+    column, part = np.divmod(v * dilation[1], layout.stride)
+    starts = (c * H + u * dilation[0]) * layout.row + (part * (columns // layout.stride) + column) * N
+    return starts.reshape(-1)
 
 
 def reading_rows(H, OH, KH, stride, padding, dilation):

@@ -8,9 +8,8 @@ races, and the same order of sums for any number of threads."""
 
 import numpy as np
 
-from ministn.kernels._layout import from_batch_last
 from ministn.kernels.compiled import compiled, parallel_for
-from ministn.kernels.conv2d._plan import in_tiles, plan_forward, plan_grad_input, plan_grad_weight
+from ministn.kernels.conv2d._plan import Plan
 from ministn.kernels.conv2d._rows import as_rows, from_rows
 from ministn.kernels.simd import (
     add,
@@ -26,80 +25,81 @@ from ministn.kernels.simd import (
     zeros,
 )
 
-# How much of the caches the loops count on, in numbers: a loop works through so much before it goes on to the next.
-_NEAR = 2**16  # what is read again for each tile: a quarter of a common second-level cache
-_WIDE = 2**17  # gradients that are read again for each tile of weights
 _TAPS = 400  # weights of a tile, read again for each vector: with ten rows half of a first-level cache
 
 
 def forward(x, weight, bias, stride, padding, dilation):
     """As `reference.forward`; the result's memory is batch-last."""
-    plan = plan_forward(x.shape, weight.shape, stride, padding, dilation, x.dtype)
-    O, (OH, OW), images = len(weight), plan.size, plan.images
-    w = in_tiles(weight.reshape(O, -1), len(plan.rows))
-    b = np.zeros(len(w) * len(plan.rows), x.dtype)
-    if bias is not None:
-        b[:O] = bias
-    y = np.empty((O, OH, OW * images), x.dtype)
-    x = as_rows(x, stride[1], padding, images)
-    _forward(plan.rows, plan.lanes, x, plan.starts, stride[0], weight.shape[2], w, b, plan.channels, y)
-    y = y.reshape(O, OH, OW, images)
-    return from_batch_last(y if images == plan.batch else y[..., : plan.batch].copy())
+    return _convolve(Plan(x.shape, weight.shape, stride, padding, dilation, x.dtype).forward, x, weight, bias)
 
 
 def backward(grad_output, x, weight, stride, padding, dilation, needs_grad=(True, True, True)):
     """As `reference.backward`; the memory of the gradient for x is batch-last."""
-    geometry = stride, padding, dilation
-    grad_x = _gradient_for_input(grad_output, x.shape, weight, *geometry) if needs_grad[0] else None
-    if not any(needs_grad[1:]):
-        return grad_x, None, None
-    grad_weight, grad_bias = _gradients_for_parameters(grad_output, x, weight.shape, *geometry, needs_grad[1])
+    plan = Plan(x.shape, weight.shape, stride, padding, dilation, x.dtype)
+    g = as_rows(grad_output, plan.g)
+    grad_x = grad_weight = grad_bias = None
+    if needs_grad[0]:
+        grad_x = _gradient_for_input(plan, grad_output, g, weight)
+    if any(needs_grad[1:]):
+        grad_weight, grad_bias = _gradients_for_parameters(plan, g, x, needs_grad[1])
     return grad_x, grad_weight, grad_bias if any(needs_grad[2:]) else None
 
 
-def _gradient_for_input(grad_output, shape, weight, stride, padding, dilation):
-    plan = plan_grad_input(shape, weight.shape, stride, padding, dilation, weight.dtype)
+def _convolve(plan, x, weight, bias):
+    weights, y, w = plan.weights, np.empty(plan.y, x.dtype), np.empty(plan.weights.shape, x.dtype)
+    bias = weights.no_bias if bias is None else np.ascontiguousarray(bias)
+    _in_tiles(weight.reshape(-1), weights.rows, weights.columns, bias, w)
+    _forward(plan.rows, plan.lanes, as_rows(x, plan.x), plan.starts, plan.row_step, w, plan.channels, plan.parts, y)
+    return (y if plan.y[3] == plan.batch else y[..., : plan.batch].copy()).transpose(3, 0, 1, 2)
+
+
+def _gradient_for_input(plan, grad_output, g, weight):
     if plan.around is not None:
-        # The convolution of the padded gradient with the filter turned by half: faster, while there are few zeros in
-        # the padding that are multiplied for nothing.
-        return forward(grad_output, weight[:, :, ::-1, ::-1].swapaxes(0, 1), None, stride, plan.around, dilation)
-    (O, C, KH, KW), H = weight.shape, shape[2]
-    g = as_rows(grad_output, 1, (0, 0), plan.images).reshape(O, grad_output.shape[2], -1)
-    w = in_tiles(weight.transpose(1, 3, 2, 0).reshape(C * KW, KH * O), len(plan.rows))
-    dx = np.zeros(plan.dx_shape, weight.dtype)
-    _grad_input(plan.rows, plan.lanes, g, w, plan.targets, plan.readers, dx.reshape(C, H, -1))
-    return from_batch_last(from_rows(dx, shape, padding[1]))
+        return _convolve(plan.turned, grad_output, weight, None)
+    shape, plan = plan.shape, plan.grad_input
+    weights, dx, w = plan.weights, np.empty(plan.dx.shape, g.dtype), np.empty(plan.weights.shape, g.dtype)
+    _in_tiles(weight.reshape(-1), weights.rows, weights.columns, weights.no_bias, w)
+    _grad_input(plan.rows, plan.lanes, g, w, plan.targets, plan.readers, plan.part_length, dx)
+    return from_rows(dx, plan.dx, shape)
 
 
-def _gradients_for_parameters(grad_output, x, shape, stride, padding, dilation, needs_grad_weight):
-    plan = plan_grad_weight(x.shape, shape, stride, padding, dilation, needs_grad_weight, x.dtype)
-    O, (height, width, area), channels = shape[0], plan.tile, plan.channels
-    g = as_rows(grad_output, 1, (0, 0), plan.images).reshape(O, grad_output.shape[2], -1)
-    x = as_rows(x, stride[1], padding, plan.images)
-    dw = np.zeros((len(channels) // len(height), -(-plan.taps // len(width)), len(height), len(width)), x.dtype)
-    db = np.zeros(len(channels), x.dtype)
-    _grad_weight(height, width, area, plan.lanes, g, channels, x, plan.starts, stride[0], dw, db)
-    if not needs_grad_weight:
-        return None, db[:O]
-    return dw.transpose(0, 2, 1, 3).reshape(len(channels), -1)[:O, : plan.taps].reshape(shape), db[:O]
+def _gradients_for_parameters(plan, g, x, needs_grad_weight):
+    filters, plan = plan.filters, plan.grad_weight if needs_grad_weight else plan.grad_bias
+    tiles = np.zeros(plan.tiles, g.dtype)
+    db = np.zeros(len(plan.channels), g.dtype)
+    dw = np.empty((filters[0], plan.taps), g.dtype)
+    x = as_rows(x, plan.x)
+    _grad_weight(*plan.tile, plan.lanes, g, plan.channels, x, plan.starts, plan.row_step, plan.strips, tiles, dw, db)
+    return dw.reshape(filters) if needs_grad_weight else None, db[: filters[0]]
 
 
 # --- the loops --------------------------------------------------------------------------------------------------------
 
 
 @compiled
-def _forward(rows, lanes, x, starts, stride, KH, w, b, channels, y):
-    (_, OH, K), row_step = y.shape, stride * x.shape[1]
-    blocks, rows_read = (K + len(lanes) - 1) // len(lanes), len(starts) // KH
-    parts = max(blocks * len(lanes) * rows_read // _NEAR, 16 // OH) + 1  # of a row; enough of them for all threads
-    parallel_for(_output_part, OH * parts, (rows, lanes, x, starts, row_step, w, b, channels, y, blocks, parts))
+def _in_tiles(weight, rows, columns, bias, w):
+    """w[tile, 0, r] = bias[m], w[tile, 1 + t, r] = weight[rows[m] + columns[t]]: what a tile needs for one t are
+    neighbours. m = tile R + r; where there are no such rows, the last one stands in."""
+    tiles, _, side = w.shape
+    for tile in range(tiles):
+        for r in range(side):
+            w[tile, 0, r] = bias[min(tile * side + r, len(bias) - 1)]
+        for t in range(len(columns)):
+            for r in range(side):
+                w[tile, 1 + t, r] = weight[rows[tile * side + r] + columns[t]]
 
 
 @compiled
-def _output_part(item, rows, lanes, x, starts, row_step, w, b, channels, y, blocks, parts):
+def _forward(rows, lanes, x, starts, row_step, w, channels, parts, y):
+    parallel_for(_output_part, y.shape[1] * parts, (rows, lanes, x, starts, row_step, w, channels, parts, y))
+
+
+@compiled
+def _output_part(item, rows, lanes, x, starts, row_step, w, channels, parts, y):
     """y[o, i, k] = b[o] + sum over t of w[o, t] x[starts[t] + i row_step + k] for one i, all o and a part of the k"""
-    (O, OH, K), (tiles, T, _) = y.shape, w.shape
-    i, part = item // parts, item % parts
+    (O, OH, OW, N), (tiles, columns, _) = y.shape, w.shape
+    K, T, (i, part) = OW * N, columns - 1, divmod(item, parts)
+    blocks = (K + len(lanes) - 1) // len(lanes)
     begin, end = blocks * part // parts * len(lanes), blocks * (part + 1) // parts * len(lanes)
     for first in range(0, T, _TAPS):
         last = min(first + _TAPS, T)
@@ -108,65 +108,83 @@ def _output_part(item, rows, lanes, x, starts, row_step, w, b, channels, y, bloc
             for block in range(begin, end, len(lanes)):
                 k = min(block, K - len(lanes))  # the last block reaches back; what lies before it is not stored again
                 if first == 0:
-                    sums = broadcast(rows, lanes, b, o)
+                    sums = broadcast(rows, lanes, w, tile * columns * len(rows))
                 else:
                     sums = load_at(rows, lanes, y, i * K + k, channels, o)
                 for t in range(first, last):
-                    column = (tile * T + t) * len(rows)
+                    column = (tile * columns + 1 + t) * len(rows)
                     sums = add_outer(sums, w, column, load(lanes, x, starts[t] + i * row_step + k))
                 store(sums, O - o, block - k, y, (o * OH + i) * K + k, OH * K)
 
 
 @compiled
-def _grad_input(rows, lanes, g, w, targets, readers, dx):
-    parallel_for(_grad_input_row, len(readers), (rows, lanes, g, w, targets, readers, dx))
+def _grad_input(rows, lanes, g, w, targets, readers, part_length, dx):
+    parallel_for(_grad_input_row, len(readers), (rows, lanes, g, w, targets, readers, part_length, dx))
 
 
 @compiled
-def _grad_input_row(p, rows, lanes, g, w, targets, readers, dx):
+def _grad_input_row(item, rows, lanes, g, w, targets, readers, part_length, dx):
     """dx[p, targets[m] + k] += sum over u, o of w[o, u, m] g[o, i, k], m = (c, v), i the output row whose tap u is p"""
-    (O, OH, K), KH, M = g.shape, readers.shape[1], len(targets)
-    part_length = max(1, _NEAR // (O * KH * len(lanes))) * len(lanes)
-    for part in range(0, K, part_length):
+    (O, OH, OW, N), (H, KH), M, columns = g.shape, readers.shape, len(targets), w.shape[1]
+    K, row = OW * N, dx.shape[2] * dx.shape[3]
+    p = 2 * item if 2 * item < H else 2 * item - (H - 1 | 1)  # even rows, odd rows: rows at the edge have less to do
+    for c in range(len(dx)):
+        for q in range(dx.shape[2]):
+            for n in range(N):
+                dx[c, p, q, n] = 0
+    copied = part_length > 0  # then the rows of g that row p needs lie near, in the order in which they are read
+    near = np.empty((KH, O, 1, part_length), g.dtype)
+    source, o_step, length = (near, part_length, part_length) if copied else (g, OH * K, K)
+    for part in range(0, K, length):
+        begin, end = min(part, K - len(lanes)) if copied else 0, min(part + length, K)
+        for u in range(KH if copied else 0):
+            if readers[p, u] >= 0:
+                for o in range(O):
+                    for block in range(begin, end, len(lanes)):
+                        k = min(block, end - len(lanes))
+                        row_of_g = load(lanes, g, (o * OH + readers[p, u]) * K + k)
+                        store(row_of_g, 1, 0, near, (u * O + o) * length + k - begin, 0)
         for m in range(0, M, len(rows)):
-            for block in range(part, min(part + part_length, K), len(lanes)):
+            for block in range(part, end, len(lanes)):
                 k = min(block, K - len(lanes))
                 sums = zeros(rows, lanes, g)
                 for u in range(KH):
-                    i = readers[p, u]
-                    if i >= 0:
+                    if readers[p, u] >= 0:
+                        first = (u * O if copied else readers[p, u]) * length + k - begin
                         for o in range(O):
-                            column = m * KH * O + (u * O + o) * len(rows)
-                            sums = add_outer(sums, w, column, load(lanes, g, (o * OH + i) * K + k))
-                add_at(keep_from(sums, block - k), M - m, dx, p * dx.shape[2] + k, targets, m)
+                            column = m * columns + (1 + u * O + o) * len(rows)
+                            sums = add_outer(sums, w, column, load(lanes, source, first + o * o_step))
+                add_at(keep_from(sums, block - k), M - m, dx, p * row + k, targets, m)
 
 
 @compiled
-def _grad_weight(height, width, area, lanes, g, channels, x, starts, stride, dw, db):
-    OH, row_step, tiles = g.shape[1], stride * x.shape[1], dw.shape[0] * (dw.shape[1] + 1)
-    strips = (len(height) * g[0].size + _WIDE - 1) // _WIDE
+def _grad_weight(height, width, area, lanes, g, channels, x, starts, row_step, strips, tiles, dw, db):
+    OH, items = g.shape[1], tiles.shape[0] * (tiles.shape[1] + 1)
     for strip in range(strips):
         begin, end = OH * strip // strips, OH * (strip + 1) // strips
-        arguments = (height, width, area, lanes, g, channels, x, starts, row_step, begin, end, dw, db)
-        parallel_for(_grad_weight_tile, tiles, arguments)
+        arguments = (height, width, area, lanes, g, channels, x, starts, row_step, begin, end, tiles, db)
+        parallel_for(_grad_weight_tile, items, arguments)
+    for o in range(dw.shape[0]):
+        for t in range(dw.shape[1]):
+            dw[o, t] = tiles[o // len(height), t // len(width), o % len(height), t % len(width)]
 
 
 @compiled
-def _grad_weight_tile(item, height, width, area, lanes, g, channels, x, starts, row_step, begin, end, dw, db):
+def _grad_weight_tile(item, height, width, area, lanes, g, channels, x, starts, row_step, begin, end, tiles, db):
     """dw[o, t] += sum over i, k of g[channels[o] + i K + k] x[starts[t] + i row_step + k], db[o] the same without x"""
-    K, tiles = g.shape[2], dw.shape[1]
-    o, tile = item // (tiles + 1) * len(height), item % (tiles + 1)  # the tile after the last is that of db
+    K, across = g.shape[2] * g.shape[3], tiles.shape[1]
+    o, tile = item // (across + 1) * len(height), item % (across + 1)  # the tile after the last is that of db
     products, sums = zeros(area, lanes, g), zeros(height, lanes, g)
     for i in range(begin, end):
         for block in range(0, K, len(lanes)):
             k = min(block, K - len(lanes))
             gradients = keep_from(load_at(height, lanes, g, i * K + k, channels, o), block - k)
-            if tile < tiles:
+            if tile < across:
                 shifted = load_at(width, lanes, x, i * row_step + k, starts, tile * len(width))
                 products = add_products(products, gradients, shifted)
             else:
                 sums = add(sums, gradients)
-    if tile < tiles:
-        add_row_sums(products, dw, (item - item // (tiles + 1)) * len(area))
+    if tile < across:
+        add_row_sums(products, tiles, (item - item // (across + 1)) * len(area))
     else:
         add_row_sums(sums, db, o)
