@@ -7,11 +7,12 @@ from ministn.kernels.affine_grid import affine_grid
 from ministn.kernels.avg_pool2d import avg_pool2d
 from ministn.kernels.conv2d import conv2d
 from ministn.kernels.grid_sample import grid_sample
+from ministn.kernels.linear import linear
 from ministn.kernels.max_pool2d import max_pool2d
 from ministn.kernels.spatial_transform import spatial_transform
 from ministn.ops.activation import exp, log, log_softmax, relu, sigmoid, softmax, tanh
 from ministn.ops.dropout import dropout, dropout2d
-from ministn.ops.linalg import linear, matmul
+from ministn.ops.linalg import matmul
 from ministn.ops.loss import cross_entropy, mse_loss, multi_margin_loss, nll_loss
 from ministn.ops.normalization import batch_norm
 from ministn.ops.shape import concatenate, flatten

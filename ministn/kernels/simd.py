@@ -368,6 +368,23 @@ def add_outer(typing: Any, tile: Any, a: Any, i: Any, vector: Any) -> Any:
 
 
 @intrinsic
+def add_outer_at(typing: Any, tile: Any, a: Any, i: Any, offsets: Any, m: Any, vector: Any) -> Any:
+    """tile[r, l] + a[i + offsets[m + r]] vector[0, l]"""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        sums, vector = arguments[0], builder.extract_value(arguments[5], 0)
+        first = _address(context, builder, signature, arguments, 1, 2)
+        offset = _address(context, builder, signature, arguments, 3, 4)
+        rows = []
+        for r in _rows(tile):
+            number = builder.load(builder.gep(first, [builder.load(_next(builder, offset, r))]))
+            rows.append(_multiply_add(builder, _splat(builder, number, tile), vector, builder.extract_value(sums, r)))
+        return _tile(builder, tile, rows)
+
+    return tile(tile, a, i, offsets, m, vector), generate
+
+
+@intrinsic
 def add_products(typing: Any, tile: Any, p: Any, q: Any) -> Any:
     """tile[r Q + s, l] + p[r, l] q[s, l] for the P rows of p and the Q rows of q: each with each, lane by lane."""
 

@@ -104,6 +104,17 @@ def test_adding_to_tiles(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_add_outer_at(dtype):
+    @njit
+    def run(lanes, a, w, offsets):
+        tile = simd.add_outer_at(simd.broadcast(THREE, lanes, a, 0), w, 2, offsets, 1, simd.load(lanes, a, 10))
+        return stored(tile, THREE, lanes, a)
+
+    a, w, offsets = numbers(64, dtype), numbers(40, dtype, seed=1), np.array([9, 11, 0, 30])
+    np.testing.assert_array_equal(run(EIGHT, a, w, offsets), a[:3, None] + np.outer(w[2 + offsets[1:]], a[10:18]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("count", [-2, 0, 2, 3, 9])
 @pytest.mark.parametrize("lane", [-1, 0, 1, 7, 8])
 def test_tiles_to_memory(dtype, count, lane):
@@ -196,6 +207,7 @@ def test_a_size_is_a_constant():
 AGREE = """
 import numpy as np
 from ministn.kernels.conv2d import cpu, reference
+from ministn.kernels.linear import cpu as dense, reference as products
 from ministn.kernels.simd import register_shape
 
 draw = np.random.default_rng(0).standard_normal
@@ -206,7 +218,11 @@ for dtype in (np.float32, np.float64):
     bound = 4 * np.finfo(dtype).eps * max(y[:, 0].size, weight.size)  # eps of each term
     np.testing.assert_allclose(y, expected, rtol=0, atol=bound)
     g = draw(y.shape).astype(dtype)
-    pairs = zip(*(kernels.backward(g, x, weight, *geometry) for kernels in (cpu, reference)))
+    pairs = [*zip(*(kernels.backward(g, x, weight, *geometry) for kernels in (cpu, reference)))]
+    x, weight, bias, g = (draw(s).astype(dtype) for s in ((101, 37), (83, 101), (83,), (37, 83)))
+    both = [(kernels.forward(x.T, weight, bias), *kernels.backward(g, x.T, weight)) for kernels in (dense, products)]
+    pairs += zip(*both)
+    bound = max(bound, 4 * np.finfo(dtype).eps * 101 * 9)  # normally distributed numbers are below 3, products below 9
     for ours, theirs in pairs:
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=bound)
 print(register_shape())
@@ -219,7 +235,7 @@ print(register_shape())
     [("x86-64-v3", "+avx,+avx2,+fma", "(32, 16)"), ("x86-64", "+sse2", "(16, 16)")],
     ids=["AVX2", "without AVX"],
 )
-def test_convolution_on_lesser_processors(processor, features, registers, run_python):
+def test_kernels_on_lesser_processors(processor, features, registers, run_python):
     """The compiler is told that the processor can do no more; the tiles follow."""
     target = {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": features}
     assert run_python(AGREE, **target) == registers
