@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
-from ministn.autodiff import Tensor
 from ministn.kernels._checks import check_tensor, pair
 
 Pair = tuple[int, int]
@@ -52,20 +52,22 @@ def check_pooling(
 ) -> tuple[Pair, Pair, Pair, Pair]:
     """Check the arguments of a pooling function; return its kernel, stride, padding and output size as pairs."""
     check_tensor(name, "input", input, "N C H W")
+    return _geometry(name, input.shape[1:], kernel_size, stride, padding, ceil_mode)
+
+
+@functools.lru_cache(maxsize=256, typed=True)  # a layer asks the same at every step
+def _geometry(
+    name: str, shape: tuple[int, ...], kernel_size: Size, stride: Size | None, padding: Size, ceil_mode: bool
+) -> tuple[Pair, Pair, Pair, Pair]:
     kernel = pair(name, "kernel_size", kernel_size, minimum=1)
     step = kernel if stride is None else pair(name, "stride", stride, minimum=1)
     border = pair(name, "padding", padding, minimum=0)
     if 2 * border[0] > kernel[0] or 2 * border[1] > kernel[1]:  # a window could lie wholly in the padding
         raise ValueError(f"{name}: expected padding to be at most half of kernel_size {kernel}, got {border}")
-    return kernel, step, border, _output_size(name, input, kernel, step, border, ceil_mode)
-
-
-def _output_size(name: str, input: Tensor, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool) -> Pair:
-    if min(input.shape[1:]) < 1:
-        raise ValueError(f"{name}: expected axes C, H, W of input to be at least 1, got shape {input.shape}")
-    rows = output_length(input.shape[2], kernel[0], stride[0], padding[0], ceil_mode)
-    columns = output_length(input.shape[3], kernel[1], stride[1], padding[1], ceil_mode)
-    if min(rows, columns) < 1:
-        padded = tuple(length + 2 * b for length, b in zip(input.shape[2:], padding, strict=True))
+    if min(shape) < 1:
+        raise ValueError(f"{name}: expected axes C, H, W of input to be at least 1, got {shape}")
+    size = tuple(output_length(shape[1 + a], kernel[a], step[a], border[a], ceil_mode) for a in range(2))
+    if min(size) < 1:
+        padded = tuple(length + 2 * b for length, b in zip(shape[1:], border, strict=True))
         raise ValueError(f"{name}: expected axes H, W of the padded input to be at least {kernel}, got {padded}")
-    return rows, columns
+    return kernel, step, border, (size[0], size[1])
