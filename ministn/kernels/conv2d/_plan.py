@@ -109,7 +109,7 @@ class Plan:
         padding that are multiplied for nothing.
         """
         around = tuple(d * (k - 1) - p for d, k, p in zip(self.dilation, self.filters[2:], self.padding, strict=True))
-        few_zeros = 1.2 * self.OH * self.OW > self.shape[2] * self.shape[3]
+        few_zeros = self.shape[2] * self.shape[3] < 1.2 * self.OH * self.OW
         return around if self.stride == (1, 1) and min(around) >= 0 and few_zeros else None
 
     @functools.cached_property
