@@ -31,9 +31,11 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.imputils import lower_constant
+from numba.core.imputils import lower_builtin, lower_constant
 from numba.core.registry import cpu_target
-from numba.extending import NativeValue, intrinsic, models, overload, register_model, unbox
+from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.core.typing.templates import signature as typing_signature
+from numba.extending import NativeValue, intrinsic, models, register_model, unbox
 
 
 def register_shape() -> tuple[int, int]:
@@ -87,12 +89,15 @@ def _constant_size(context: Any, builder: Any, typ: Any, value: Any) -> Any:
     return context.get_dummy_value()
 
 
-@overload(len)
-def _len_of_size(size):  # without annotations: Numba compares the two signatures
-    if isinstance(size, SizeType):
-        value = size.value
-        return lambda size: value
-    return None
+@infer_global(len)
+class _LenOfSize(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        return typing_signature(types.intp, *args) if isinstance(args[0], SizeType) else None
+
+
+@lower_builtin(len, SizeType)
+def _constant_len(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    return context.get_constant(types.intp, signature.args[0].value)
 
 
 class TileType(types.Type):

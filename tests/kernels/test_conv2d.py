@@ -9,7 +9,7 @@ import ministn
 from ministn import Tensor
 from ministn.backend import get_num_threads, set_num_threads, use_kernels
 from ministn.kernels._layout import batch_last, from_batch_last, is_batch_last
-from ministn.kernels.conv2d import conv2d, cpu, reference
+from ministn.kernels.conv2d import _plan, conv2d, cpu, reference
 from ministn.kernels.conv2d._shape import output_size
 
 KERNELS = ["cpu", "reference"]
@@ -124,6 +124,37 @@ def test_cpu_equals_reference_on_any_geometry(batch, size, channels, kernel, str
         np.testing.assert_allclose(gradient, expected, rtol=0, atol=atol)
 
 
+@pytest.mark.parametrize("batch", [3, 37])
+@pytest.mark.parametrize(
+    ("shape", "filters", "stride", "padding", "dilation"), [*CASES, ((1, 7, 9, 12), (6, 3, 3), (1, 1), (1, 0), (1, 1))]
+)
+def test_in_pieces(batch, shape, filters, stride, padding, dilation, monkeypatch):
+    """As if the caches were tiny: parts of rows, strips of rows, and gradients copied near for the gradient for x."""
+    monkeypatch.setattr(_plan, "_NEAR", 40)
+    monkeypatch.setattr(_plan, "_WIDE", 100)
+    _plan.Plan.cache_clear()
+    x, weight, bias = draw((batch, *shape[1:]), filters, np.float64)
+    y, expected = (kernels.forward(x, weight, bias, stride, padding, dilation) for kernels in (cpu, reference))
+    np.testing.assert_allclose(y, expected, rtol=0, atol=rounding(np.float64, weight[0].size + 1))
+    grad_output = np.random.default_rng(1).uniform(-1, 1, y.shape)
+    pairs = zip(*(k.backward(grad_output, x, weight, stride, padding, dilation) for k in (cpu, reference)), strict=True)
+    for gradient, expected in pairs:
+        np.testing.assert_allclose(gradient, expected, rtol=0, atol=rounding(np.float64, grad_output[:, 0].size * 9))
+    _plan.Plan.cache_clear()
+
+
+def test_a_gradient_that_is_copied_near():
+    """Large, with more columns of weights than a tile has rows."""
+    x, weight, _ = draw((64, 4, 22, 22), (24, 3, 3), np.float32)
+    plan = _plan.Plan(x.shape, weight.shape, (1, 1), (0, 0), (1, 1), x.dtype)
+    assert plan.around is None
+    assert 0 < plan.grad_input.part_length < plan.g.row
+    g = np.random.default_rng(1).uniform(-1, 1, (64, 24, 20, 20)).astype(np.float32)
+    geometry = (1, 1), (0, 0), (1, 1)
+    gradient, expected = (k.backward(g, x, weight, *geometry, (True, False, False))[0] for k in (cpu, reference))
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=rounding(np.float32, weight[:, 0].size))
+
+
 @pytest.mark.parametrize("batch", [5, 32])
 def test_more_taps_than_are_added_in_one_go(batch):
     """50 x 3 x 3 taps, and with 5 images rows that no number of vectors fills."""
@@ -213,6 +244,11 @@ def test_strided_and_read_only_inputs():
         array.flags.writeable = False
     y = cpu.forward(x[::2, :, ::-1], weight[::-1], bias, (1, 1), (0, 0), (1, 1))
     np.testing.assert_array_equal(y, expected)
+    y.flags.writeable = False
+    expected = cpu.backward(y.copy(), x[::2, :, ::-1].copy(), weight[::-1].copy(), (1, 1), (0, 0), (1, 1))
+    gradients = cpu.backward(y, x[::2, :, ::-1], weight[::-1], (1, 1), (0, 0), (1, 1))
+    for gradient, other in zip(gradients, expected, strict=True):
+        np.testing.assert_array_equal(gradient, other)
 
 
 @pytest.mark.usefixtures("more_threads_than_one")

@@ -11,7 +11,7 @@ from ministn.kernels.compiled import compiled, parallel_for
 
 
 class Layout(NamedTuple):
-    """Rows of padded images (C, H, W, N), cut into `stride` parts: column q is no. q // stride of part q % stride."""
+    """Rows of padded images, (C, H, W, N), cut into `stride` parts: column q is in part q % stride."""
 
     shape: tuple[int, int, int, int]  # C, H with padding, W with padding and a multiple of stride, N
     stride: int

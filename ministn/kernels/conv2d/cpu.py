@@ -39,7 +39,7 @@ def backward(grad_output, x, weight, stride, padding, dilation, needs_grad=(True
     g = as_rows(grad_output, plan.g)
     grad_x = grad_weight = grad_bias = None
     if needs_grad[0]:
-        grad_x = _gradient_for_input(plan, grad_output, g, weight)
+        grad_x = _gradient_for_input(plan, g, weight)
     if any(needs_grad[1:]):
         grad_weight, grad_bias = _gradients_for_parameters(plan, g, x, needs_grad[1])
     return grad_x, grad_weight, grad_bias if any(needs_grad[2:]) else None
@@ -53,9 +53,9 @@ def _convolve(plan, x, weight, bias):
     return (y if plan.y[3] == plan.batch else y[..., : plan.batch].copy()).transpose(3, 0, 1, 2)
 
 
-def _gradient_for_input(plan, grad_output, g, weight):
+def _gradient_for_input(plan, g, weight):
     if plan.around is not None:
-        return _convolve(plan.turned, grad_output, weight, None)
+        return _convolve(plan.turned, g.transpose(3, 0, 1, 2)[: plan.shape[0]], weight, None)
     shape, plan = plan.shape, plan.grad_input
     weights, dx, w = plan.weights, np.empty(plan.dx.shape, g.dtype), np.empty(plan.weights.shape, g.dtype)
     _in_tiles(weight.reshape(-1), weights.rows, weights.columns, weights.no_bias, w)
@@ -98,7 +98,7 @@ def _forward(rows, lanes, x, starts, row_step, w, channels, parts, y):
 def _output_part(item, rows, lanes, x, starts, row_step, w, channels, parts, y):
     """y[o, i, k] = b[o] + sum over t of w[o, t] x[starts[t] + i row_step + k] for one i, all o and a part of the k"""
     (O, OH, OW, N), (tiles, columns, _) = y.shape, w.shape
-    K, T, (i, part) = OW * N, columns - 1, divmod(item, parts)
+    K, T, i, part = OW * N, columns - 1, item // parts, item % parts
     blocks = (K + len(lanes) - 1) // len(lanes)
     begin, end = blocks * part // parts * len(lanes), blocks * (part + 1) // parts * len(lanes)
     for first in range(0, T, _TAPS):
