@@ -66,8 +66,7 @@ class GradWeightPlan(NamedTuple):
     starts: Any  # of taps in x
     row_step: int
     channels: Any  # starts of channels in g
-    tiles: tuple[int, int, int, int]  # tiles of channels, of taps; channels and taps of each
-    strips: int  # into which the rows are divided
+    tiles: tuple[int, int, int, int, int]  # strips of rows; tiles of channels, of taps; channels and taps of each
 
 
 @functools.lru_cache(maxsize=256)
@@ -147,12 +146,12 @@ class Plan:
         O, (height, width, area) = self.filters[0], _product_tile(self.filters[0], taps)
         channels = _filled(np.arange(O) * (self.OH * self.g.row), len(height))
         starts = _filled(tap_starts(self.x, self.filters[1:], self.dilation), len(width))
-        tiles = len(channels) // len(height), -(-taps // len(width)), len(height), len(width)
-        strips = max(1, -(-len(height) * self.OH * self.g.row // _WIDE))
+        # The gradients of a strip stay near while tiles read them, and strips are as many as let each thread keep to
+        # the rows that it wrote; their number must not follow from that of threads, since sums would.
+        strips = min(self.OH, max(4 if self.OH >= 16 else 2, -(-len(height) * self.OH * self.g.row // _WIDE)))
+        tiles = strips, len(channels) // len(height), -(-taps // len(width)), len(height), len(width)
         lanes = _vector_lanes(self.dtype, 1)
-        return GradWeightPlan(
-            self.x, taps, (height, width, area), lanes, starts, self.row_step, channels, tiles, min(strips, self.OH)
-        )
+        return GradWeightPlan(self.x, taps, (height, width, area), lanes, starts, self.row_step, channels, tiles)
 
 
 def _weights(rows, columns, tile, dtype):

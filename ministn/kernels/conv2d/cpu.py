@@ -65,12 +65,11 @@ def _gradient_for_input(plan, g, weight):
 
 def _gradients_for_parameters(plan, g, x, needs_grad_weight):
     filters, plan = plan.filters, plan.grad_weight if needs_grad_weight else plan.grad_bias
-    tiles = np.zeros(plan.tiles, g.dtype)
-    db = np.zeros(len(plan.channels), g.dtype)
-    dw = np.empty((filters[0], plan.taps), g.dtype)
+    tiles, sums = np.zeros(plan.tiles, g.dtype), np.zeros((plan.tiles[0], len(plan.channels)), g.dtype)
+    dw, db = np.empty((filters[0], plan.taps), g.dtype), np.empty(filters[0], g.dtype)
     x = as_rows(x, plan.x)
-    _grad_weight(*plan.tile, plan.lanes, g, plan.channels, x, plan.starts, plan.row_step, plan.strips, tiles, dw, db)
-    return dw.reshape(filters) if needs_grad_weight else None, db[: filters[0]]
+    _grad_weight(*plan.tile, plan.lanes, g, plan.channels, x, plan.starts, plan.row_step, tiles, sums, dw, db)
+    return dw.reshape(filters) if needs_grad_weight else None, db
 
 
 # --- the loops --------------------------------------------------------------------------------------------------------
@@ -123,11 +122,10 @@ def _grad_input(rows, lanes, g, w, targets, readers, part_length, dx):
 
 
 @compiled
-def _grad_input_row(item, rows, lanes, g, w, targets, readers, part_length, dx):
+def _grad_input_row(p, rows, lanes, g, w, targets, readers, part_length, dx):
     """dx[p, targets[m] + k] += sum over u, o of w[o, u, m] g[o, i, k], m = (c, v), i the output row whose tap u is p"""
-    (O, OH, OW, N), (H, KH), M, columns = g.shape, readers.shape, len(targets), w.shape[1]
+    (O, OH, OW, N), KH, M, columns = g.shape, readers.shape[1], len(targets), w.shape[1]
     K, row = OW * N, dx.shape[2] * dx.shape[3]
-    p = 2 * item if 2 * item < H else 2 * item - (H - 1 | 1)  # even rows, odd rows: rows at the edge have less to do
     for c in range(len(dx)):
         for q in range(dx.shape[2]):
             for n in range(N):
@@ -158,33 +156,37 @@ def _grad_input_row(item, rows, lanes, g, w, targets, readers, part_length, dx):
 
 
 @compiled
-def _grad_weight(height, width, area, lanes, g, channels, x, starts, row_step, strips, tiles, dw, db):
-    OH, items = g.shape[1], tiles.shape[0] * (tiles.shape[1] + 1)
+def _grad_weight(height, width, area, lanes, g, channels, x, starts, row_step, tiles, sums, dw, db):
+    strips, high, wide = tiles.shape[:3]
+    items, arguments = strips * high * (wide + 1), (height, width, area, lanes, g, channels, x, starts, row_step)
+    parallel_for(_grad_weight_tile, items, (*arguments, tiles, sums))
+    dw[:], db[:] = 0, 0
     for strip in range(strips):
-        begin, end = OH * strip // strips, OH * (strip + 1) // strips
-        arguments = (height, width, area, lanes, g, channels, x, starts, row_step, begin, end, tiles, db)
-        parallel_for(_grad_weight_tile, items, arguments)
-    for o in range(dw.shape[0]):
-        for t in range(dw.shape[1]):
-            dw[o, t] = tiles[o // len(height), t // len(width), o % len(height), t % len(width)]
+        for o in range(len(db)):
+            tile, r = o // len(height), o % len(height)
+            db[o] += sums[strip, o]
+            for t in range(dw.shape[1]):
+                dw[o, t] += tiles[strip, tile, t // len(width), r, t % len(width)]
 
 
 @compiled
-def _grad_weight_tile(item, height, width, area, lanes, g, channels, x, starts, row_step, begin, end, tiles, db):
-    """dw[o, t] += sum over i, k of g[channels[o] + i K + k] x[starts[t] + i row_step + k], db[o] the same without x"""
-    K, across = g.shape[2] * g.shape[3], tiles.shape[1]
-    o, tile = item // (across + 1) * len(height), item % (across + 1)  # the tile after the last is that of db
-    products, sums = zeros(area, lanes, g), zeros(height, lanes, g)
-    for i in range(begin, end):
+def _grad_weight_tile(item, height, width, area, lanes, g, channels, x, starts, row_step, tiles, sums):
+    """dw[o, t] = sum over i, k of g[channels[o] + i K + k] x[starts[t] + i row_step + k], db[o] the same without x; the
+    parts of the sums from a strip of rows i"""
+    (strips, high, wide), (_, OH, OW, N) = tiles.shape[:3], g.shape
+    K, strip, tile = OW * N, item // (high * (wide + 1)), item % (wide + 1)  # the tile after the last is that of db
+    o = item // (wide + 1) % high * len(height)
+    products, totals = zeros(area, lanes, g), zeros(height, lanes, g)
+    for i in range(OH * strip // strips, OH * (strip + 1) // strips):
         for block in range(0, K, len(lanes)):
             k = min(block, K - len(lanes))
             gradients = keep_from(load_at(height, lanes, g, i * K + k, channels, o), block - k)
-            if tile < across:
+            if tile < wide:
                 shifted = load_at(width, lanes, x, i * row_step + k, starts, tile * len(width))
                 products = add_products(products, gradients, shifted)
             else:
-                sums = add(sums, gradients)
-    if tile < across:
-        add_row_sums(products, tiles, (item - item // (across + 1)) * len(area))
+                totals = add(totals, gradients)
+    if tile < wide:
+        add_row_sums(products, tiles, (item - item // (wide + 1)) * len(area))
     else:
-        add_row_sums(sums, db, o)
+        add_row_sums(totals, sums, strip * len(channels) + o)
