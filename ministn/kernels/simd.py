@@ -114,6 +114,13 @@ class _TileModel(models.PrimitiveModel):
         super().__init__(manager, tile, ir.ArrayType(tile.vector, tile.rows))
 
 
+@intrinsic
+def register_size(typing: Any, like: Any) -> Any:
+    """A `Size`: as many as the numbers of the array `like` that fit a register."""
+    size = _size_type(8 * register_shape()[0] // like.dtype.bitwidth)
+    return size(like), lambda context, *_: context.get_dummy_value()
+
+
 # --- making tiles -----------------------------------------------------------------------------------------------------
 # Each intrinsic gets the types of its arguments and answers with its signature and a function that writes LLVM's code.
 
@@ -152,6 +159,20 @@ def load(typing: Any, lanes: Any, a: Any, i: Any) -> Any:
         return _tile(builder, tile, [_load(builder, _address(context, builder, signature, arguments, 1, 2), tile)])
 
     return tile(lanes, a, i), generate
+
+
+@intrinsic
+def load_rows(typing: Any, rows: Any, lanes: Any, a: Any, i: Any, step: Any) -> Any:
+    """tile[r, l] = a[i + r step + l]"""
+    tile = TileType(a.dtype, rows.value, lanes.value)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first = _address(context, builder, signature, arguments, 2, 3)
+        step = context.cast(builder, arguments[4], signature.args[4], types.intp)
+        starts = (builder.gep(first, [builder.mul(step, _integer(r))]) for r in _rows(tile))
+        return _tile(builder, tile, (_load(builder, start, tile) for start in starts))
+
+    return tile(rows, lanes, a, i, step), generate
 
 
 @intrinsic
@@ -210,6 +231,28 @@ def keep_from(typing: Any, tile: Any, lane: Any) -> Any:
         return _tile(builder, tile, rows)
 
     return tile(tile, lane), generate
+
+
+@intrinsic
+def transposed(typing: Any, tile: Any) -> Any:
+    """tile[l, r], of a tile with as many rows as lanes, a power of two."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        rows = [builder.extract_value(arguments[0], r) for r in _rows(tile)]
+        index = ir.VectorType(_I32, tile.lanes)
+        block = tile.lanes // 2
+        while block:  # of each 2 x 2 blocks, the upper right one and the lower left one change places
+            lanes = [lane if not lane & block else lane - block + tile.lanes for lane in range(tile.lanes)]
+            upper, lower = lanes, [lane + block for lane in lanes]
+            for r in _rows(tile):
+                if not r & block:
+                    pair = rows[r], rows[r + block]
+                    rows[r] = builder.shuffle_vector(*pair, ir.Constant(index, upper))
+                    rows[r + block] = builder.shuffle_vector(*pair, ir.Constant(index, lower))
+            block //= 2
+        return _tile(builder, tile, rows)
+
+    return tile(tile), generate
 
 
 # --- adding to tiles --------------------------------------------------------------------------------------------------

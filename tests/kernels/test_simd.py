@@ -34,16 +34,38 @@ def test_making_tiles(dtype):
             stored(simd.broadcast(rows, lanes, a, 5), rows, lanes, a),
             stored(simd.load_at(rows, lanes, a, 2, offsets, 1), rows, lanes, a),
             stored(simd.keep_from(simd.load_at(rows, lanes, a, 2, offsets, 1), 5), rows, lanes, a),
+            stored(simd.load_rows(rows, lanes, a, 2, 11), rows, lanes, a),
         )
 
     a, offsets = numbers(64, dtype), np.array([-1, 7, 0, 19])
-    zeros, broadcast, loaded, kept = run(THREE, EIGHT, a, offsets)
+    zeros, broadcast, loaded, kept, spaced = run(THREE, EIGHT, a, offsets)
     expected = np.array([a[9:17], a[2:10], a[21:29]])
     np.testing.assert_array_equal(zeros, np.zeros((3, 8)))
     np.testing.assert_array_equal(broadcast, np.repeat(a[5:8, None], 8, axis=1))
     np.testing.assert_array_equal(loaded, expected)
     np.testing.assert_array_equal(kept, np.where(np.arange(8) >= 5, expected, 0))
+    np.testing.assert_array_equal(spaced, [a[2:10], a[13:21], a[24:32]])
     assert zeros.dtype == loaded.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [FOUR, EIGHT, SIXTEEN], ids=len)
+def test_transposed(dtype, size):
+    @njit
+    def run(size, a):
+        return stored(simd.transposed(simd.load_rows(size, size, a, 0, len(size))), size, size, a)
+
+    a = np.arange(len(size) ** 2).astype(dtype)
+    np.testing.assert_array_equal(run(size, a), a.reshape(len(size), -1).T)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_register_size(dtype):
+    @njit
+    def run(a):
+        return len(simd.register_size(a))
+
+    assert run(numbers(1, dtype)) * np.dtype(dtype).itemsize == simd.register_shape()[0]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
