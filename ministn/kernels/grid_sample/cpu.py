@@ -1,9 +1,9 @@
 """Grid sampling, the loops: equation (3) of Jaderberg et al. 2015 with a kernel k that reaches few pixels.
 
 Along each axis a sample at x has T taps: pixel indices m, weights k(x - m), and their slopes per unit of the grid.
-`_place_taps` finds them for a block of samples, as vectors; then each channel's pixels are read one by one.
-Forward: one parallel iteration makes 4 blocks of an image. Backward: one parallel iteration owns one image,
-because samples of the same image add to the same input pixels.
+`_place` finds them for many samples, as vectors. Then, for each channel, the pixels near 16 samples at a time are
+fetched, and again all is done for the 16 at once. Forward: one parallel iteration makes a part of an image. Backward:
+one owns an image, because samples of the same image add to the same input pixels.
 """
 
 from __future__ import annotations
@@ -12,50 +12,78 @@ import numpy as np
 
 from ministn.kernels._layout import nchw
 from ministn.kernels.compiled import compiled, parallel_for
-from ministn.kernels.simd import Size, load_pairs, store
+from ministn.kernels.simd import (
+    Size,
+    add_products,
+    add_runs,
+    dot,
+    load,
+    load_rows,
+    load_runs,
+    multiply,
+    store,
+    zeros,
+)
 
-# The number of taps along an axis stands for the mode. It is passed as the length of a tuple, which the compiler
-# knows: it unrolls the loops over the taps and drops the other modes' branches.
-_TAPS = {"nearest": (0,), "bilinear": (0, 0), "bicubic": (0, 0, 0, 0)}
+# The number of taps along an axis stands for the mode, and how many rows of them are a run of four numbers.
+_TAPS = {"bilinear": (Size(2), Size(2)), "bicubic": (Size(4), Size(1))}
 _PADDING = {"zeros": 0, "border": 1, "reflection": 2}
-_BLOCK = 256  # samples that are placed, then read
-_PART = 4 * _BLOCK  # samples of one parallel iteration
-_LANES = 16  # samples that are read at a time
-_SIZE = Size(_LANES)
+_BLOCK = 256  # samples that are placed at a time
+_FORWARD_PART, _BACKWARD_PART = 1024, 4096  # samples that are placed, then looked up in each channel
+_LANES = 16  # samples that are looked up at a time
+_ONE, _FOUR, _SIZE = Size(1), Size(4), Size(_LANES)
 
 
 def forward(input, grid, mode, padding_mode, align_corners):
-    (N, C, H, W), (OH, OW), taps = input.shape, grid.shape[1:3], _TAPS[mode]
-    framed, output = _framed(input, len(taps)), np.empty((N, C, OH * OW), input.dtype)
-    arrays = output, framed, nchw(grid).reshape(N, OH * OW * 2), _index_type(framed)
-    _forward(N * -(-OH * OW // _PART), *arrays, H, W, taps, _PADDING[padding_mode], align_corners)
+    (N, C, H, W), (OH, OW), padding = input.shape, grid.shape[1:3], _PADDING[padding_mode]
+    output, points, parts = np.empty((N, C, OH * OW), input.dtype), _points(grid), -(-OH * OW // _FORWARD_PART)
+    if mode == "nearest":
+        arrays = output, nchw(input).reshape(N, C, H * W), points, _index_type(H * W)
+        _forward_nearest(N * parts, *arrays, H, W, padding, align_corners)
+    else:
+        framed = _framed(input, mode, padding)
+        arrays = output, framed, points, _index_type(framed.shape[2])
+        _forward(N * parts, *arrays, H, W, *_TAPS[mode], padding, align_corners)
     return output.reshape(N, C, OH, OW)
 
 
 def backward(grad_output, input, grid, mode, padding_mode, align_corners, needs_grad=(True, True)):
-    (N, C, H, W), (OH, OW), taps = input.shape, grid.shape[1:3], _TAPS[mode]
-    needs_input, needs_grid = needs_grad[0], needs_grad[1] and mode != "nearest"
-    framed = _framed(input, len(taps)) if needs_grid else np.empty((N, C, 0), input.dtype)
-    grad_input = np.empty(input.shape if needs_input else (N, C, 0, 0), input.dtype)
-    grad_grid = np.zeros((N, OH * OW * 2), grid.dtype)
-    arrays = nchw(grad_output).reshape(N, C, OH * OW), framed, nchw(grid).reshape(N, OH * OW * 2), _index_type(input)
-    options = H, W, taps, _PADDING[padding_mode], align_corners, (needs_input, needs_grid)
-    _backward(N, grad_input, grad_grid, *arrays, *options)
-    return grad_input if needs_input else None, grad_grid.reshape(grid.shape) if needs_grad[1] else None
+    (N, C, H, W), (OH, OW), padding = input.shape, grid.shape[1:3], _PADDING[padding_mode]
+    grad_input = np.empty(input.shape if needs_grad[0] else (N, C, 0, 0), input.dtype)
+    g, points = nchw(grad_output).reshape(N, C, OH * OW), _points(grid)
+    if mode == "nearest":  # the value does not change with the point
+        grad_grid = np.zeros(grid.shape, grid.dtype) if needs_grad[1] else None
+        if needs_grad[0]:
+            arrays = grad_input.reshape(N, C, H * W), g, points, _index_type(H * W)
+            _backward_nearest(N, *arrays, H, W, padding, align_corners)
+    else:
+        framed = _framed(input, mode, padding) if needs_grad[1] else np.empty((N, C, 0), input.dtype)
+        grad_grid = np.empty(grid.shape, grid.dtype) if needs_grad[1] else None
+        slopes = _points(grad_grid if needs_grad[1] else grid[:, :0])
+        arrays = grad_input, slopes, g, framed, points, _index_type((H + 8) * (W + 8))
+        _backward(N, *arrays, H, W, *_TAPS[mode], padding, align_corners, needs_grad)
+    return grad_input if needs_grad[0] else None, grad_grid
 
 
-def _framed(input, frame):
-    """The images with `frame` rows of zeros above and below and as many columns to the left, which are also those to
-    the right of the row before: shape (N, C, pixels with the frame). A tap outside reads a zero there."""
-    N, C, H, W = input.shape
-    framed = np.empty((N, C, (H + 2 * frame + 1) * (W + frame)), input.dtype)
-    _frame(N * C, framed, nchw(input), frame)
+def _points(grid):
+    return nchw(grid).reshape(len(grid), grid[:1].size)
+
+
+def _framed(input, mode, padding):
+    """The images with T rows and columns more on each side, T the number of taps: shape (N, C, pixels with the frame).
+
+    A tap outside the image reads what is there. It is zeros; but the pixels of the border, repeated, for the taps of
+    bicubic sampling that fall outside one by one.
+    """
+    (N, C, H, W), T = input.shape, len(_TAPS[mode][0])
+    framed = np.empty((N, C, (H + 2 * T) * (W + 2 * T)), input.dtype)
+    _frame(N * C, framed, nchw(input), T, T == 4 and padding == 1)
     return framed
 
 
-def _index_type(image):
+def _index_type(pixels):
     """Indices of four bytes where they suffice, because vectors then hold as many of them as of float32."""
-    return np.empty(0, np.int32 if image[:1, :1].size < 2**29 else np.int64)
+    return np.empty(0, np.int32 if pixels < 2**29 else np.int64)
 
 
 @compiled
@@ -64,16 +92,76 @@ def _frame(images, *arguments):
 
 
 @compiled
-def _frame_image(item, framed, input, frame):
+def _frame_image(item, framed, input, frame, repeats):
     _, C, H, W = input.shape
-    n, c, width = item // C, item % C, W + frame
-    U = framed[n, c]
-    for p in range(len(U)):
-        U[p] = 0
-    for h in range(H):
-        row = U[(h + frame) * width + frame :]
+    U, target = input[item // C, item % C], framed[item // C, item % C]
+    for h in range(-frame, H + frame):
+        source, row = U[min(max(h, 0), H - 1)], target[(h + frame) * (W + 2 * frame) :]
+        inside = repeats or 0 <= h < H
+        for w in range(frame):
+            row[w] = source[0] if repeats else 0
+            row[frame + W + w] = source[W - 1] if repeats else 0
         for w in range(W):
-            row[w] = input[n, c, h, w]
+            row[frame + w] = source[w] if inside else 0
+
+
+# --- nearest: one tap, of weight 1 ------------------------------------------------------------------------------------
+
+
+@compiled
+def _forward_nearest(parts, *arguments):
+    parallel_for(_forward_nearest_part, parts, arguments)
+
+
+@compiled
+def _forward_nearest_part(item, output, input, points, index, H, W, padding, align_corners):
+    n, start, count = _part(item, output)
+    m = np.empty(_whole_vectors(count), index.dtype)
+    _place_nearest(m, points[n, 2 * start :], count, H, W, padding, align_corners)
+    for c in range(output.shape[1]):
+        U, V = input[n, c], output[n, c, start:]
+        for s in range(count):
+            V[s] = U[np.uintp(m[s])] if m[s] >= 0 else 0
+
+
+@compiled
+def _backward_nearest(images, *arguments):
+    parallel_for(_backward_nearest_image, images, arguments)
+
+
+@compiled
+def _backward_nearest_image(n, grad_input, grad_output, points, index, H, W, padding, align_corners):
+    _, C, P = grad_output.shape
+    m = np.empty(_whole_vectors(P), index.dtype)
+    _place_nearest(m, points[n], P, H, W, padding, align_corners)
+    for c in range(C):
+        dU, g = grad_input[n, c], grad_output[n, c]
+        dU[:] = 0
+        for s in range(P):
+            if m[s] >= 0:
+                dU[np.uintp(m[s])] += g[s]
+
+
+@compiled
+def _place_nearest(m, points, count, H, W, padding, align_corners):
+    """m[s]: the pixel of sample s, or -1 outside. Halves go to the even pixel, as in PyTorch."""
+    work = np.empty((4, _BLOCK), points.dtype)
+    x, y, number = work[0], work[1], points.dtype.type
+    for start in range(0, count, _BLOCK):
+        room = _split(work, points[2 * start :], min(_BLOCK, count - start))
+        _to_pixels(work, 0, room, W, align_corners)
+        _to_pixels(work, 1, room, H, align_corners)
+        _pad(x[:room], work[2], W, padding, align_corners)
+        _pad(y[:room], work[2], H, padding, align_corners)
+        own = m[start:]
+        for s in range(room):
+            w, h = np.rint(x[s]), np.rint(y[s])
+            inside = (w >= 0) & (w <= number(W - 1)) & (h >= 0) & (h <= number(H - 1))
+            column, row = m.dtype.type(w if inside else number(0)), m.dtype.type(h if inside else number(0))
+            own[s] = row * m.dtype.type(W) + column if inside else m.dtype.type(-1)
+
+
+# --- bilinear and bicubic: T taps along each axis ---------------------------------------------------------------------
 
 
 @compiled
@@ -82,26 +170,21 @@ def _forward(parts, *arguments):
 
 
 @compiled
-def _forward_part(item, output, framed, grid, index, H, W, taps, padding, align_corners):
-    (_, C, P), T = output.shape, len(taps)
-    parts = (P + _PART - 1) // _PART
-    n, first = item // parts, item % parts * _PART
-    kx, ky, mx, my, corner, work = _room(grid, index, taps)
-    near, value = np.empty((T + T % 2, _BLOCK), grid.dtype), np.empty(_BLOCK, grid.dtype)
-    for start in range(first, min(P, first + _PART), _BLOCK):
-        count = min(_BLOCK, P - start)
-        room = _whole_vectors(count)
-        _split(work, grid[n, 2 * start :], count)
-        _place_taps(mx, kx, work, 0, room, W, np.intp(1), taps, padding, align_corners)
-        _place_taps(my, ky, work, 1, room, H, W + T, taps, padding, align_corners)
-        for c in range(C):
-            value[:] = 0
+def _forward_part(item, output, framed, points, index, H, W, taps, rows, padding, align_corners):
+    T, (n, start, count) = len(taps), _part(item, output)
+    mx, my, kx, ky, near = _room(count, points, index, taps)
+    _place(mx, my, kx, ky, points[n, 2 * start :], count, H, W, padding, align_corners)
+    step, value = mx.shape[1], np.empty(mx.shape[1], points.dtype)
+    for c in range(output.shape[1]):
+        U, V = framed[n, c], output[n, c, start:]
+        for s in range(0, count, _LANES):
+            total, x_weights = zeros(_ONE, _SIZE, U), load_rows(taps, _SIZE, kx, s, step)
             for v in range(T):
-                _read_row(near, framed[n, c], v, mx, my, corner, room, taps, padding)
-                _add_row(value, near, v, kx, ky, room, taps)
-            V = output[n, c, start:]
-            for s in range(count):
-                V[s] = value[s]
+                row = _read_row(U, v, s, mx, my, near, W, taps, padding)
+                total = add_products(total, load(_SIZE, ky, v * step + s), dot(row, x_weights))
+            store(total, 1, 0, value, s, 0)
+        for s in range(count):
+            V[s] = value[s]
 
 
 @compiled
@@ -111,35 +194,119 @@ def _backward(images, *arguments):
 
 @compiled
 def _backward_image(
-    n, grad_input, grad_grid, grad_output, framed, grid, index, H, W, taps, padding, align_corners, needs_grad
+    n, grad_input, grad_grid, grad_output, framed, points, index, H, W, taps, rows, padding, align_corners, needs_grad
 ):
     (_, C, P), T = grad_output.shape, len(taps)
-    kx, ky, mx, my, corner, work = _room(grid, index, taps)
-    near, slope = np.empty((T + T % 2, _BLOCK), grid.dtype), np.empty((2, _BLOCK), grid.dtype)
-    dU = np.zeros((C if needs_grad[0] else 0, H + 2 * T + 1, W + T), grid.dtype)
-    for start in range(0, P, _BLOCK):
-        count = min(_BLOCK, P - start)
-        room = _whole_vectors(count)
-        _split(work, grid[n, 2 * start :], count)
-        _place_taps(mx, kx, work, 0, room, W, np.intp(1), taps, padding, align_corners)
-        _place_taps(my, ky, work, 1, room, H, W + T, taps, padding, align_corners)
+    mx, my, kx, ky, near = _room(min(P, _BACKWARD_PART), points, index, taps)
+    g, slope = np.zeros(mx.shape[1], points.dtype), np.empty((2, mx.shape[1]), points.dtype)
+    # The channels in turn use the same sums, unless there are more parts of the image to come.
+    sums = np.empty((C if P > _BACKWARD_PART else 1, 4, (H + 2 * T) * (W + 2 * T)), points.dtype)
+    for start in range(0, max(P, 1), _BACKWARD_PART):
+        count = min(_BACKWARD_PART, P - start)
+        _place(mx, my, kx, ky, points[n, 2 * start :], count, H, W, padding, align_corners)
+        slope[:] = 0
         for c in range(C):
-            g, grad_points = grad_output[n, c, start:], grad_grid[n, 2 * start :]
+            g[:count] = grad_output[n, c, start : start + count]
+            g[count:] = 0  # the lanes of the last vector that are no samples
             if needs_grad[1]:
-                slope[:] = 0
-                for v in range(T):
-                    _read_row(near, framed[n, c], v, mx, my, corner, room, taps, padding)
-                    _add_slopes(slope, near, v, kx, ky, room, taps)
-                for s in range(count):
-                    grad_points[2 * s] += g[s] * slope[0, s]
-                    grad_points[2 * s + 1] += g[s] * slope[1, s]
+                _add_slopes(slope, g, framed[n, c], mx, my, kx, ky, near, count, W, taps, padding)
             if needs_grad[0]:
-                _add_weights(dU[c].reshape(dU[c].size), g, mx, my, kx, ky, count, taps)
-    if needs_grad[0]:
-        for c in range(C):
-            for h in range(H):
-                for w in range(W):
-                    grad_input[n, c, h, w] = dU[c, h + T, w + T]
+                own = sums[c if P > _BACKWARD_PART else 0]
+                if start == 0:
+                    own[:] = 0
+                _add_weights(own.reshape(own.size), g, mx, my, kx, ky, near, count, W, taps, rows, padding)
+                if start + count == P:
+                    _sum_runs(grad_input[n, c], own, taps, padding)
+        if needs_grad[1]:
+            for s in range(count):
+                grad_grid[n, 2 * (start + s)] = slope[0, s]
+                grad_grid[n, 2 * (start + s) + 1] = slope[1, s]
+
+
+@compiled
+def _add_slopes(slope, g, U, mx, my, kx, ky, near, count, W, taps, padding):
+    """d grid: what the loss gains when the points move along x, slope[0], and y, slope[1]."""
+    T, step = len(taps), mx.shape[1]
+    for s in range(0, count, _LANES):
+        x_weights, x_slopes = load_rows(taps, _SIZE, kx, s, step), load_rows(taps, _SIZE, kx, T * step + s, step)
+        along_x, along_y = zeros(_ONE, _SIZE, U), zeros(_ONE, _SIZE, U)
+        for v in range(T):
+            row = _read_row(U, v, s, mx, my, near, W, taps, padding)
+            along_x = add_products(along_x, load(_SIZE, ky, v * step + s), dot(row, x_slopes))
+            along_y = add_products(along_y, load(_SIZE, ky, (T + v) * step + s), dot(row, x_weights))
+        gain = load(_SIZE, g, s)
+        store(add_products(load(_SIZE, slope, s), gain, along_x), 1, 0, slope, s, 0)
+        store(add_products(load(_SIZE, slope, step + s), gain, along_y), 1, 0, slope, step + s, 0)
+
+
+@compiled
+def _add_weights(sums, g, mx, my, kx, ky, near, count, W, taps, rows, padding):
+    """d input: g times the weight of each tap, four taps at a time.
+
+    They are not added to the four pixels, but to four sums that a pixel has of its own: those of the samples whose
+    taps begin there. Neighbouring samples then never touch overlapping runs, for which a processor has to wait.
+    """
+    T, step = len(taps), mx.shape[1]
+    for s in range(0, count, _LANES):
+        x_weights, gain = load_rows(taps, _SIZE, kx, s, step), load(_SIZE, g, s)
+        for v in range(0, T, len(rows)):
+            y_weights = multiply(load_rows(rows, _SIZE, ky, v * step + s, step), gain)
+            weights = add_products(zeros(_FOUR, _SIZE, sums), y_weights, x_weights)
+            if _apart(T, padding):
+                store(weights, T, 0, near, 0, _LANES)
+                for u in range(T):
+                    for b in range(_LANES):
+                        sums[4 * np.uintp(my[v, s + b] + mx[u, s + b])] += near[u, b]
+            else:
+                add_runs(weights, sums[4 * v * (W + 2 * T) :], mx, s)
+
+
+@compiled
+def _sum_runs(dU, sums, taps, padding):
+    """The pixels' gradients from the sums of `_add_weights`: each pixel is the first tap of some samples, the second
+    of others, and so on."""
+    (H, W), T, pixels = dU.shape, len(taps), sums.shape[1]
+    first, second, third, fourth = np.empty((4, pixels + 4), sums.dtype)  # four numbers before, which are 0
+    flat, width = sums.reshape(sums.size), W + 2 * T
+    for p in range(4):
+        first[p] = second[p] = third[p] = fourth[p] = 0
+    for p in range(pixels):
+        first[p + 4], second[p + 4] = flat[4 * p], flat[4 * p + 1]
+        third[p + 4], fourth[p + 4] = flat[4 * p + 2], flat[4 * p + 3]
+    next_row = 2 if T == 4 else width  # from the first tap to the third
+    frame = T if _repeats(T, padding) else 0
+    dU[:] = 0
+    for h in range(-frame, H + frame):
+        row, start = dU[min(max(h, 0), H - 1)], (h + T) * width + T + 4
+        for w in range(W):
+            p = start + w
+            row[w] += (first[p] + second[p - 1]) + (third[p - next_row] + fourth[p - next_row - 1])
+        for w in range(frame):  # the frame repeats the border, to its left and to its right
+            for p, border in ((start - 1 - w, 0), (start + W + w, W - 1)):
+                row[border] += (first[p] + second[p - 1]) + (third[p - next_row] + fourth[p - next_row - 1])
+
+
+@compiled
+def _read_row(U, v, s, mx, my, near, W, taps, padding):
+    """row[u, b]: the pixel of sample s + b in row v and column u of its taps."""
+    if _apart(len(taps), padding):
+        for u in range(len(taps)):
+            for b in range(_LANES):
+                near[u, b] = U[np.uintp(my[v, s + b] + mx[u, s + b])]
+        return load_rows(taps, _SIZE, near, 0, _LANES)
+    return load_runs(taps, _SIZE, U, v * (W + 2 * len(taps)), mx, s)
+
+
+# --- where the samples fall -------------------------------------------------------------------------------------------
+
+
+@compiled
+def _part(item, output):
+    """The image, the first sample and the number of samples of a part."""
+    P = output.shape[2]
+    parts = (P + _FORWARD_PART - 1) // _FORWARD_PART
+    start = item % parts * _FORWARD_PART
+    return item // parts, start, min(_FORWARD_PART, P - start)
 
 
 @compiled
@@ -148,87 +315,62 @@ def _whole_vectors(count):
 
 
 @compiled
-def _room(like, index, taps):
-    """For a block's taps along x and y: their weights [0] and slopes [1]; their columns and rows; and two more, to work
-    with."""
-    T, dtype = len(taps), like.dtype
-    kx, ky = np.empty((2, T, _BLOCK), dtype), np.empty((2, T, _BLOCK), dtype)
-    mx, my = np.empty((T, _BLOCK), index.dtype), np.empty((T, _BLOCK), index.dtype)
-    return kx, ky, mx, my, np.empty(_BLOCK, index.dtype), np.zeros((4, _BLOCK), dtype)
+def _apart(T, padding):
+    """Whether a sample's taps are moved into the image one by one, and then may not follow each other."""
+    return T == 4 and padding == 2
 
 
 @compiled
-def _read_row(near, U, v, mx, my, corner, room, taps, padding):
-    """near[u, s]: the pixel of sample s in row v and column u of its taps. `corner` is room for indices."""
-    if len(taps) == 4 and padding != 0:  # columns one by one
-        for u in range(len(taps)):
-            for s in range(room):
-                near[u, s] = U[np.uintp(my[v, s] + mx[u, s])]
-    else:  # a row's columns follow each other in memory
-        for s in range(room):
-            corner[s] = my[v, s] + mx[0, s]
-        for u in range(0, len(taps), 2):
-            for s in range(0, room, _LANES):
-                store(load_pairs(_SIZE, U, u, corner, s), 2, 0, near, u * _BLOCK + s, _BLOCK)
+def _repeats(T, padding):
+    """Whether they may be moved to the border because the frame repeats it."""
+    return T == 4 and padding == 1
 
 
 @compiled
-def _add_row(value, near, v, kx, ky, room, taps):
-    """The part of row v of the taps of the samples' values."""
-    for s in range(room):
-        row = kx[0, 0, s] * near[0, s]
-        for u in range(1, len(taps)):
-            row += kx[0, u, s] * near[u, s]
-        value[s] += ky[0, v, s] * row
+def _room(count, like, index, taps):
+    """For the taps of samples along x and y: columns and rows, weights [0] and slopes [1]; and for the pixels of one
+    vector of them."""
+    T, dtype, step = len(taps), like.dtype, _whole_vectors(count) + _LANES
+    mx, my = np.empty((T, step), index.dtype), np.empty((T, step), index.dtype)
+    return mx, my, np.empty((2, T, step), dtype), np.empty((2, T, step), dtype), np.empty((T, _LANES), dtype)
 
 
 @compiled
-def _add_slopes(slope, near, v, kx, ky, room, taps):
-    """What the samples' values gain when the points move along x [0] and y [1]: the part of row v of the taps."""
-    for s in range(room):
-        value, gain = kx[0, 0, s] * near[0, s], kx[1, 0, s] * near[0, s]
-        for u in range(1, len(taps)):
-            value += kx[0, u, s] * near[u, s]
-            gain += kx[1, u, s] * near[u, s]
-        slope[0, s] += ky[0, v, s] * gain
-        slope[1, s] += ky[1, v, s] * value
-
-
-@compiled
-def _add_weights(dU, g, mx, my, kx, ky, count, taps):
-    """d input: g times the weight of each tap."""
-    for s in range(count):
-        for v in range(len(taps)):
-            for u in range(len(taps)):
-                dU[np.uintp(my[v, s] + mx[u, s])] += g[s] * (ky[0, v, s] * kx[0, u, s])
+def _place(mx, my, kx, ky, points, count, H, W, padding, align_corners):
+    """The taps of samples along both axes. mx[u, s] + my[v, s] is a pixel of the framed image; but where all taps
+    follow from the first one, mx[0, s] alone is that."""
+    T, work = len(mx), np.empty((4, _BLOCK), points.dtype)
+    for start in range(0, count, _BLOCK):
+        room = _split(work, points[2 * start :], min(_BLOCK, count - start))
+        _place_taps(mx[:, start:], kx[:, :, start:], work, 0, room, W, 1, padding, align_corners)
+        _place_taps(my[:, start:], ky[:, :, start:], work, 1, room, H, W + 2 * T, padding, align_corners)
+        if not _apart(T, padding):
+            for s in range(start, start + room):
+                mx[0, s] += my[0, s]
 
 
 @compiled
 def _split(work, points, count):
-    """x of the points to work[0], y to work[1]: both in one loop, for which the compiler then finds vectors."""
-    x, y = work[0], work[1]
+    """x of the points to work[0], y to work[1], and zeros to fill up the last vector; how many there are with them."""
+    x, y, room = work[0], work[1], _whole_vectors(count)
     for s in range(count):
         x[s], y[s] = points[2 * s], points[2 * s + 1]
+    for s in range(count, room):
+        x[s] = y[s] = 0
+    return room
 
 
 @compiled
-def _place_taps(m, k, work, axis, room, size, stride, taps, padding, align_corners):
+def _place_taps(m, k, work, axis, room, size, stride, padding, align_corners):
     """The taps along an axis of a block of samples s, whose normalised positions are work[axis].
 
     m[u, s] is the pixel, counted from the frame's first one and times `stride`; k[0, u, s] its weight; k[1, u, s] the
     weight's slope with respect to the position.
     """
-    one, x, first, slope = k.dtype.type(1), work[axis, :room], work[2, :room], work[3, :room]
-    scale = k.dtype.type(0.5) * k.dtype.type(size - 1 if align_corners else size)  # pixels per unit of position
-    shift = k.dtype.type(0 if align_corners else 0.5)
-    for s in range(room):
-        x[s] = _to_pixels(x[s], scale, shift)
-    if len(taps) < 4:
+    T, one, x, first, slope = len(m), k.dtype.type(1), work[axis, :room], work[2, :room], work[3, :room]
+    scale = _to_pixels(work, axis, room, size, align_corners)
+    if T == 2:  # bilinear. At a whole x the cell to the right counts, and its slope
         _pad(x, slope, size, padding, align_corners)
-    if len(taps) == 1:  # nearest: the weight is 1 and has no slope. Halves go to the even pixel, as in PyTorch
-        for s in range(room):
-            first[s], k[0, 0, s] = np.rint(x[s]), one
-    elif len(taps) == 2:  # bilinear. At a whole x the cell to the right counts, and its slope
         for s in range(room):
             first[s] = np.floor(x[s])
             t = x[s] - np.floor(x[s])
@@ -244,23 +386,27 @@ def _place_taps(m, k, work, axis, room, size, stride, taps, padding, align_corne
             for s in range(room):
                 k[0, u, s], d = _cubic(x[s] - reach, u == 1 or u == 2)
                 k[1, u, s] = d * scale
-    if len(taps) == 4 and padding != 0:  # each tap is padded for itself
-        for u in range(4):
+    if _apart(T, padding):
+        for u in range(T):
             for s in range(room):
                 x[s] = first[s] + k.dtype.type(u)
             _pad(x, slope, size, padding, align_corners)
-            _index(m[u], x, size, stride, len(taps))
+            _index(m[u], x, size, stride, T)
     else:
-        _index(m[0], first, size, stride, len(taps))
-        for u in range(1, len(taps)):
-            for s in range(room):
-                m[u, s] = m[0, s] + m.dtype.type(u * stride)
+        _index(m[0], first, size, stride, T)
 
 
 @compiled(fastmath={"contract"})
-def _to_pixels(position, scale, shift):
-    """As one fused multiply-add, like PyTorch: the last bit decides on which side of a kink a sample falls."""
-    return (position + type(position)(1)) * scale - shift
+def _to_pixels(work, axis, room, size, align_corners):
+    """Normalised coordinates in pixels; how many pixels a unit is.
+
+    As one fused multiply-add, like PyTorch: the last bit decides on which side of a kink a sample falls.
+    """
+    x, number = work[axis], work.dtype.type
+    scale, shift = number(0.5) * number(size - 1 if align_corners else size), number(0 if align_corners else 0.5)
+    for s in range(room):
+        x[s] = (x[s] + number(1)) * scale - shift
+    return scale
 
 
 @compiled
