@@ -333,10 +333,10 @@ def dot(typing: Any, p: Any, q: Any) -> Any:
     row = TileType(p.dtype, 1, p.lanes)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pairs = [tuple(builder.extract_value(value, r) for value in arguments) for r in _rows(p)]
-        total = builder.fmul(*pairs[0], flags=("contract",))
-        for pair in pairs[1:]:
-            total = _multiply_add(builder, *pair, total)
+        left, right = ([builder.extract_value(value, r) for r in _rows(p)] for value in arguments)
+        total = builder.fmul(left[0], right[0], flags=("contract",))
+        for x, y in zip(left[1:], right[1:], strict=True):
+            total = _multiply_add(builder, x, y, total)
         return _tile(builder, row, [total])
 
     return row(p, q), generate
