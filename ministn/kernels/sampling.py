@@ -67,11 +67,11 @@ def copy(target, source, count):
 
 
 @compiled
-def place_taps(m, k, start, work, axis, room, size, stride, taps, run, padding, align_corners):
+def place_taps(m, k, start, work, axis, room, size, stride, taps, run, padding, align_corners, slopes):
     """The taps along an axis of a block of samples from `start` on, whose normalised positions are work[axis].
 
     m[u, s] is the pixel, counted from the frame's first one and times `stride`; k[0, u, s] its weight; k[1, u, s] the
-    weight's slope with respect to the position.
+    weight's slope with respect to the position, if `slopes` are wanted.
     """
     T, one, x, first, slope = len(taps), k.dtype.type(1), work[axis, :room], work[2, :room], work[3, :room]
     scale = to_pixels(x, size, align_corners)
@@ -82,7 +82,7 @@ def place_taps(m, k, start, work, axis, room, size, stride, taps, run, padding, 
             first[s] = np.floor(x[s])
             t = x[s] - np.floor(x[s])
             left[s], right[s] = one - t, t
-        for s in range(room):
+        for s in range(room if slopes else 0):
             left_slope[s], right_slope[s] = -slope[s] * scale, slope[s] * scale
     else:  # bicubic
         for s in range(room):

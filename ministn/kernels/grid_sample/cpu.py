@@ -34,6 +34,7 @@ _TAPS_APART = {**_TAPS, "bicubic": (Size(4), Size(1), Size(1))}
 _PADDING = {"zeros": 0, "border": 1, "reflection": 2}
 _BACKWARD_PART = 4096  # samples that are placed, then looked up in each channel
 _GROUP = 4  # parts, or images, of one parallel iteration, if there are many: they share their working memory
+_INT32, _INT64 = np.empty(0, np.int32), np.empty(0, np.int64)
 _ONE, _FOUR, _SIZE = Size(1), Size(4), Size(LANES)
 
 
@@ -95,7 +96,7 @@ def _groups(count):
 
 def _index_type(pixels):
     """Indices of four bytes where they suffice, because vectors then hold as many of them as of float32."""
-    return np.empty(0, np.int32 if pixels < 2**29 else np.int64)
+    return _INT32 if pixels < 2**29 else _INT64
 
 
 @compiled
@@ -131,7 +132,7 @@ def _forward_parts(item, group, taps, run, output, framed, points, index, H, W, 
     step, value = m.shape[2], np.empty(m.shape[2], points.dtype)
     for part in range(item * group, end_of(item, group, output)):
         n, start, count = part_of(part, output)
-        _place(m, k, work, points[n, 2 * start :], count, H, W, taps, run, padding, align_corners)
+        _place(m, k, work, points[n, 2 * start :], count, H, W, taps, run, padding, align_corners, False)
         for c in range(C):
             U, V = framed[n, c], output[n, c, start:]
             for s in range(0, count, LANES):
@@ -163,7 +164,7 @@ def _backward_images(
     for n in range(item * group, min((item + 1) * group, N)):
         for start in range(0, max(P, 1), _BACKWARD_PART):
             count = min(_BACKWARD_PART, P - start)
-            _place(m, k, work, points[n, 2 * start :], count, H, W, taps, run, padding, corners)
+            _place(m, k, work, points[n, 2 * start :], count, H, W, taps, run, padding, corners, needs[1])
             slope[:] = 0
             for c in range(C):
                 copy(g, dV[n, c, start:], count)
@@ -277,14 +278,16 @@ def _room(count, like, index, taps):
 
 
 @compiled
-def _place(m, k, work, points, count, H, W, taps, run, padding, align_corners):
+def _place(m, k, work, points, count, H, W, taps, run, padding, align_corners, slopes):
     """The taps of samples along both axes. m[0, u, s] + m[1, v, s] is a pixel of the framed image; but where all taps
     follow from the first one, m[0, 0, s] alone is that."""
     for start in range(0, count, BLOCK):
         room = split(work, points[2 * start :], min(BLOCK, count - start))
         for axis in range(2):
             size, stride = (H, W + 2 * len(taps)) if axis else (W, 1)
-            place_taps(m[axis], k[axis], start, work, axis, room, size, stride, taps, run, padding, align_corners)
+            place_taps(
+                m[axis], k[axis], start, work, axis, room, size, stride, taps, run, padding, align_corners, slopes
+            )
     corner, row = m[0, 0], m[1, 0]
     if len(run) > 1:
         for s in range(whole_vectors(count)):
