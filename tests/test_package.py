@@ -57,11 +57,11 @@ def test_family_is_complete_and_short(family):
 def test_compiled_functions_call_helpers_of_their_own_file_only():
     """Numba's disk cache does not see edits in another file: a stale kernel would go on running.
 
-    `compiled` and `simd` are exceptions: the cache looks at them, too (tests/kernels/test_compiled.py).
+    `compiled`, `simd` and `sampling` are exceptions: the cache looks at them, too (tests/kernels/test_compiled.py).
     """
-    shared = [ast.parse((PACKAGE / "kernels" / name).read_text()) for name in ("compiled.py", "simd.py")]
+    shared = [ast.parse((PACKAGE / "kernels" / name).read_text()) for name in ("compiled.py", "simd.py", "sampling.py")]
     allowed = {*dir(builtins), *(node.name for tree in shared for node in tree.body if hasattr(node, "name"))}
-    for path in (PACKAGE / "kernels").glob("*/cpu.py"):
+    for path in (PACKAGE / "kernels").glob("*/cpu*.py"):
         tree = ast.parse(path.read_text())
         functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
         compiled = [node for node in functions if any("compiled" in ast.unparse(d) for d in node.decorator_list)]

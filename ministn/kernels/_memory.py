@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
@@ -19,4 +19,4 @@ def keep_freed_memory() -> None:
     except (AttributeError, OSError, TypeError):  # another C library, or Windows
         return
     mallopt(_M_TRIM_THRESHOLD, 2**30)
-    mallopt(_M_MMAP_THRESHOLD, 2**25)  # the most it accepts: arrays above 32 MiB still come from and go to the system
+    mallopt(_M_MMAP_MAX, 0)  # no array, however large, gets pages of its own, which would go back with it

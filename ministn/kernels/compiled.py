@@ -33,7 +33,7 @@ from ministn.kernels._memory import keep_freed_memory
 keep_freed_memory()
 _launch_threads()  # makes `numba_parallel_for` and `get_num_threads` known to compiled code
 
-_SHARED = [Path(__file__), Path(__file__).with_name("simd.py")]
+_SHARED = [Path(__file__).with_name(name) for name in ("compiled.py", "simd.py", "sampling.py")]
 _DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SHARED)).hexdigest()
 
 
@@ -54,7 +54,8 @@ def compiled(function: Callable[..., Any] | None = None, *, fastmath: Any = Fals
     Parameters
     ----------
     function : callable
-        May call compiled functions of its own file, and those of this file and of `ministn.kernels.simd`.
+        May call compiled functions of its own file, of this file, of `ministn.kernels.simd` and of
+        `ministn.kernels.sampling`.
     fastmath : bool or set of str
         What LLVM may do that changes the last bits; see the rules of the house in README.md.
     """

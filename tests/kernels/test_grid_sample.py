@@ -202,6 +202,47 @@ def test_cpu_equals_reference(dtype, mode, padding_mode, align_corners):
     assert_all_close(*results, TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize(("mode", "padding_mode"), [("nearest", "zeros"), ("bilinear", "zeros"), ("bicubic", "border")])
+def test_many_samples_and_many_images(mode, padding_mode):
+    """More samples than are placed together, so that channels keep sums of their own; more images than iterations."""
+    random = np.random.default_rng(11)
+    for count, channels, out in ((1, 3, (71, 130)), (70, 2, (5, 7))):
+        image = random.normal(size=(count, channels, 6, 9))
+        grid = random.uniform(-1.4, 1.4, size=(count, *out, 2))
+        weights = random.normal(size=(count, channels, *out))
+        results = []
+        for kernels in KERNELS:
+            with use_kernels(kernels):
+                results.append(sample(image, grid, mode, padding_mode, False, weights))
+        assert_all_close(*results, 1e-12)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_one_gradient_without_the_other(mode):
+    random = np.random.default_rng(12)
+    image, grid = random.normal(size=(2, 3, 5, 6)), random.uniform(-1.2, 1.2, size=(2, 4, 7, 2))
+    _, grad_image, grad_grid = sample(image, grid, mode, "zeros", False)
+    for needed in ((True, False), (False, True)):
+        tensors = [Tensor(array, requires_grad=needs) for array, needs in zip((image, grid), needed, strict=True)]
+        output = grid_sample(*tensors, mode)
+        output.backward(np.ones_like(output.data))
+        for tensor, expected, needs in zip(tensors, (grad_image, grad_grid), needed, strict=True):
+            if needs:
+                np.testing.assert_array_equal(tensor.grad.data, expected)
+            else:
+                assert tensor.grad is None
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_infinity_outside_does_not_matter(mode):
+    """A pixel counts for no sample that is too far from it, whatever its value: no weight of 0 times infinity."""
+    image = np.ones((1, 1, 4, 5))
+    image[..., 0] = image[..., -1] = np.inf
+    x, y = to_grid(np.array([-9.0, 2, 14]), 5, False), to_grid(np.array([0.25, 1.0, 1.5]), 4, False)
+    output = grid_sample(Tensor(image), Tensor(np.stack([x, y], axis=-1)[None, None]), mode).numpy()
+    np.testing.assert_array_equal(output[0, 0, 0, ::2], 0)
+
+
 # --- gradients --------------------------------------------------------------------------------------------------------
 
 

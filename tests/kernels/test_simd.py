@@ -62,6 +62,33 @@ def test_transposed(dtype, size):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [Size(1), Size(2), FOUR], ids=len)
+def test_runs(dtype, rows):
+    """Neighbours from places in any order, some of them equal, and back to places that overlap."""
+
+    @njit
+    def run(rows, a, offsets, sums):
+        tile = simd.load_runs(rows, SIXTEEN, a, 3, offsets, 1)
+        simd.add_runs(tile, sums, offsets, 1)
+        return (
+            stored(tile, rows, SIXTEEN, a),
+            stored(simd.multiply(tile, simd.load(SIXTEEN, a, 7)), rows, SIXTEEN, a),
+            stored(simd.dot(tile, tile), rows, SIXTEEN, a)[0],
+        )
+
+    a, offsets = numbers(64, dtype), np.random.default_rng(1).integers(0, 57, 17).astype(np.int32)
+    sums = numbers(4 * 64, dtype, seed=2)
+    expected, expected_sums = np.array([a[offsets[1:] + 3 + r] for r in range(len(rows))]), sums.copy()
+    for lane, place in enumerate(offsets[1:]):
+        expected_sums[len(rows) * place :][: len(rows)] += expected[:, lane]
+    tile, product, squares = run(rows, a, offsets, sums)
+    np.testing.assert_array_equal(tile, expected)
+    np.testing.assert_array_equal(product, expected * a[7:23])
+    np.testing.assert_array_equal(squares, (expected**2).sum(0))
+    np.testing.assert_array_equal(sums, expected_sums)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_register_size(dtype):
     @njit
     def run(a):
@@ -144,18 +171,16 @@ def to_memory(rows, lanes, a, offsets, count, lane, stored, added, sums):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_formulas_lane_by_lane(dtype):
+def test_keep_positive(dtype):
     @njit
     def run(lanes, a, b, offsets):
         p, q = simd.load_at(THREE, lanes, a, 0, offsets, 0), simd.load_at(THREE, lanes, b, 0, offsets, 0)
-        return stored(simd.multiply(p, q), THREE, lanes, a), stored(simd.keep_positive(p, q), THREE, lanes, a)
+        return stored(simd.keep_positive(p, q), THREE, lanes, a)
 
     a, b, offsets = numbers(64, dtype), numbers(64, dtype, seed=1), np.array([3, 11, 40])
     b[5] = np.nan
-    product, kept = run(EIGHT, a, b, offsets)
     p, q = (np.array([array[o : o + 8] for o in offsets]) for array in (a, b))
-    np.testing.assert_array_equal(product, p * q)
-    np.testing.assert_array_equal(kept, np.where(q > 0, p, 0))
+    np.testing.assert_array_equal(run(EIGHT, a, b, offsets), np.where(q > 0, p, 0))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -231,13 +256,34 @@ print(register_shape())
 """
 
 
+SAMPLES_AGREE = """
+import numpy as np
+from ministn.kernels.grid_sample import cpu, reference
+from ministn.kernels.simd import register_shape
+
+random = np.random.default_rng(0)
+for dtype in (np.float32, np.float64):
+    x, g = random.standard_normal((3, 2, 9, 8)).astype(dtype), random.standard_normal((3, 2, 7, 6)).astype(dtype)
+    grid = random.uniform(-1.3, 1.3, (3, 7, 6, 2)).astype(dtype)
+    for options in (("nearest", "zeros"), ("bilinear", "zeros"), ("bicubic", "border"), ("bicubic", "reflection")):
+        ours, theirs = (
+            (kernels.forward(x, grid, *options, False), *kernels.backward(g, x, grid, *options, False))
+            for kernels in (cpu, reference)
+        )
+        for got, expected in zip(ours, theirs):
+            np.testing.assert_allclose(got, expected, rtol=0, atol=400 * np.finfo(dtype).eps)
+print(register_shape())
+"""
+
+
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names of x86 processors")
 @pytest.mark.parametrize(
     ("processor", "features", "registers"),
     [("x86-64-v3", "+avx,+avx2,+fma", "(32, 16)"), ("x86-64", "+sse2", "(16, 16)")],
     ids=["AVX2", "without AVX"],
 )
-def test_kernels_on_lesser_processors(processor, features, registers, run_python):
+@pytest.mark.parametrize("code", [AGREE, SAMPLES_AGREE], ids=["convolution", "sampling"])
+def test_lesser_processors(code, processor, features, registers, run_python):
     """The compiler is told that the processor can do no more; the tiles follow."""
     target = {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": features}
-    assert run_python(AGREE, **target) == registers
+    assert run_python(code, **target) == registers

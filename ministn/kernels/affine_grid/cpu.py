@@ -17,7 +17,7 @@ def forward(theta: np.ndarray, height: int, width: int, align_corners: bool) -> 
 
 def backward(grad_output: np.ndarray, align_corners: bool) -> np.ndarray:
     count, height, width, _ = grad_output.shape
-    grad_theta = np.zeros((count, 2, 3), grad_output.dtype)
+    grad_theta = np.empty((count, 2, 3), grad_output.dtype)
     x, y = (pixel_centres(length, align_corners, grad_output.dtype) for length in (width, height))
     _backward(count, grad_theta, np.ascontiguousarray(grad_output), x, y)
     return grad_theta
@@ -31,10 +31,12 @@ def _forward(images, *arguments):
 @compiled
 def _forward_image(n, grid, theta, x, y):
     _, H, W, _ = grid.shape
+    (a, b, c), (d, e, f) = theta[n]
     for i in range(H):
+        row = grid[n, i].reshape(2 * W)
         for j in range(W):
-            grid[n, i, j, 0] = theta[n, 0, 0] * x[j] + theta[n, 0, 1] * y[i] + theta[n, 0, 2]
-            grid[n, i, j, 1] = theta[n, 1, 0] * x[j] + theta[n, 1, 1] * y[i] + theta[n, 1, 2]
+            row[2 * j] = a * x[j] + b * y[i] + c
+            row[2 * j + 1] = d * x[j] + e * y[i] + f
 
 
 @compiled
@@ -45,13 +47,16 @@ def _backward(images, *arguments):
 @compiled(fastmath={"contract", "reassoc"})
 def _backward_image(n, grad_theta, grad_grid, x, y):
     _, H, W, _ = grad_grid.shape
+    total, weighted = np.zeros((2, 2 * W), grad_theta.dtype)  # of each column of the grid, over i; and times y
     for i in range(H):
         row = grad_grid[n, i].reshape(2 * W)
-        for a in range(2):  # row a of theta makes coordinate a of the grid: 0 is x, 1 is y
-            weighted = total = grad_theta.dtype.type(0)
-            for j in range(W):
-                weighted += row[2 * j + a] * x[j]
-                total += row[2 * j + a]
-            grad_theta[n, a, 0] += weighted
-            grad_theta[n, a, 1] += total * y[i]
-            grad_theta[n, a, 2] += total
+        for k in range(2 * W):
+            total[k] += row[k]
+            weighted[k] += row[k] * y[i]
+    for a in range(2):  # row a of theta makes coordinate a of the grid: 0 is x, 1 is y
+        by_x = by_y = by_one = grad_theta.dtype.type(0)
+        for j in range(W):
+            by_x += total[2 * j + a] * x[j]
+            by_y += weighted[2 * j + a]
+            by_one += total[2 * j + a]
+        grad_theta[n, a, 0], grad_theta[n, a, 1], grad_theta[n, a, 2] = by_x, by_y, by_one

@@ -68,7 +68,8 @@ def grid_sample(
     pixel where weights depend on it. Where they do not, it is no pixel (nearest with zeros: 0), or it is moved onto the
     first one, with gradient 0 (bilinear and nearest with ``"border"`` or ``"reflection"``).
 
-    Cost: reads T^2 pixels per output pixel and channel, T = 1, 2 or 4. Works in NCHW memory. Results do not depend on
+    Cost: reads T^2 pixels per output pixel and channel, T = 1, 2 or 4. Works in NCHW memory, which the
+    results have. Results do not depend on
     the number of threads.
 
     References

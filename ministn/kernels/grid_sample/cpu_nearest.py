@@ -1,0 +1,80 @@
+"""Grid sampling of the nearest pixel, the loops: one tap, of weight 1, and nothing to interpolate.
+
+Forward: one parallel iteration makes some parts of images. Backward: one owns some images, because samples of the same
+image add to the same input pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ministn.kernels.compiled import compiled, parallel_for
+from ministn.kernels.sampling import BLOCK, PART, end_of, pad, part_of, split, to_pixels, whole_vectors
+
+
+def forward(items, output, input, points, index, H, W, padding, align_corners):
+    """`items`: how many parallel iterations there are, and how many parts each one makes; `index` lends its dtype."""
+    _forward(*items, output, input, points, index, H, W, padding, align_corners)
+
+
+def backward(items, grad_input, grad_output, points, index, H, W, padding, align_corners):
+    _backward(*items, grad_input, grad_output, points, index, H, W, padding, align_corners)
+
+
+@compiled
+def _forward(items, *arguments):
+    parallel_for(_forward_parts, items, arguments)
+
+
+@compiled
+def _forward_parts(item, group, output, input, points, index, H, W, padding, align_corners):
+    m, work = _room(min(output.shape[2], PART), points, index)
+    for part in range(item * group, end_of(item, group, output)):
+        n, start, count = part_of(part, output)
+        _place(m, work, points[n, 2 * start :], count, H, W, padding, align_corners)
+        for c in range(output.shape[1]):
+            U, V = input[n, c], output[n, c, start:]
+            for s in range(count):
+                V[s] = U[np.uintp(m[s])] if m[s] >= 0 else 0
+
+
+@compiled
+def _backward(items, *arguments):
+    parallel_for(_backward_images, items, arguments)
+
+
+@compiled
+def _backward_images(item, group, grad_input, grad_output, points, index, H, W, padding, align_corners):
+    N, C, P = grad_output.shape
+    m, work = _room(P, points, index)
+    for n in range(item * group, min((item + 1) * group, N)):
+        _place(m, work, points[n], P, H, W, padding, align_corners)
+        for c in range(C):
+            dU, g = grad_input[n, c], grad_output[n, c]
+            for p in range(len(dU)):
+                dU[p] = 0
+            for s in range(P):
+                if m[s] >= 0:
+                    dU[np.uintp(m[s])] += g[s]
+
+
+@compiled
+def _room(count, like, index):
+    return np.empty(whole_vectors(count), index.dtype), np.empty((3, BLOCK), like.dtype)
+
+
+@compiled
+def _place(m, work, points, count, H, W, padding, align_corners):
+    """m[s]: the pixel of sample s, or -1 outside. Halves go to the even pixel, as in PyTorch."""
+    x, y, number = work[0], work[1], points.dtype.type
+    for start in range(0, count, BLOCK):
+        room = split(work, points[2 * start :], min(BLOCK, count - start))
+        for position, size in ((x[:room], W), (y[:room], H)):
+            to_pixels(position, size, align_corners)
+            pad(position, work[2], size, padding, align_corners)
+        own = m[start:]
+        for s in range(room):
+            w, h = np.rint(x[s]), np.rint(y[s])
+            inside = (w >= 0) & (w <= number(W - 1)) & (h >= 0) & (h <= number(H - 1))
+            column, row = m.dtype.type(w if inside else number(0)), m.dtype.type(h if inside else number(0))
+            own[s] = row * m.dtype.type(W) + column if inside else m.dtype.type(-1)

@@ -1,0 +1,161 @@
+"""Where samples fall: normalised coordinates become pixels, and the taps and weights of the pixels near them.
+
+Compiled helpers of the samplers. All work on a block of samples s, with loops that the compiler turns into vectors.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ministn.kernels.compiled import compiled
+
+LANES = 16  # samples in a vector
+BLOCK = 256  # samples that are placed at a time
+PART = 1024  # samples of an output that are made together
+
+
+@compiled
+def parts_of(output):
+    """How many parts an image has."""
+    return (output.shape[2] + PART - 1) // PART
+
+
+@compiled
+def end_of(item, group, output):
+    """The part behind the last one of a parallel iteration."""
+    return min((item + 1) * group, len(output) * parts_of(output))
+
+
+@compiled
+def part_of(part, output):
+    """The image, the first sample and the number of samples of a part."""
+    start = part % parts_of(output) * PART
+    return part // parts_of(output), start, min(PART, output.shape[2] - start)
+
+
+@compiled
+def whole_vectors(count):
+    return (count + LANES - 1) // LANES * LANES
+
+
+@compiled
+def split(work, points, count):
+    """x of the points to work[0], y to work[1], and zeros to fill up the last vector; how many there are with them."""
+    x, y, room = work[0], work[1], whole_vectors(count)
+    for s in range(count):
+        x[s], y[s] = points[2 * s], points[2 * s + 1]
+    for s in range(count, room):
+        x[s] = y[s] = 0
+    return room
+
+
+@compiled
+def join(points, work, count):
+    """The inverse: x and y of the points from work[0] and work[1]."""
+    x, y = work[0], work[1]
+    for s in range(count):
+        points[2 * s], points[2 * s + 1] = x[s], y[s]
+
+
+@compiled
+def copy(target, source, count):
+    """`count` numbers, and zeros to fill up the last vector."""
+    for s in range(count):
+        target[s] = source[s]
+    for s in range(count, whole_vectors(count)):
+        target[s] = 0
+
+
+@compiled
+def place_taps(m, k, start, work, axis, room, size, stride, taps, run, padding, align_corners, slopes):
+    """The taps along an axis of a block of samples from `start` on, whose normalised positions are work[axis].
+
+    m[u, s] is the pixel, counted from the frame's first one and times `stride`; k[0, u, s] its weight; k[1, u, s] the
+    weight's slope with respect to the position, if `slopes` are wanted.
+    """
+    T, one, x, first, slope = len(taps), k.dtype.type(1), work[axis, :room], work[2, :room], work[3, :room]
+    scale = to_pixels(x, size, align_corners)
+    if T == 2:  # bilinear. At a whole x the cell to the right counts, and its slope
+        left, right, left_slope, right_slope = k[0, 0, start:], k[0, 1, start:], k[1, 0, start:], k[1, 1, start:]
+        pad(x, slope, size, padding, align_corners)
+        for s in range(room):
+            first[s] = np.floor(x[s])
+            t = x[s] - np.floor(x[s])
+            left[s], right[s] = one - t, t
+        for s in range(room if slopes else 0):
+            left_slope[s], right_slope[s] = -slope[s] * scale, slope[s] * scale
+    else:  # bicubic
+        for s in range(room):
+            first[s] = np.floor(x[s]) - one
+            x[s] = x[s] - np.floor(x[s])
+        for u in range(4):
+            weight, weight_slope, reach = k[0, u, start:], k[1, u, start:], k.dtype.type(u - 1)
+            for s in range(room):
+                weight[s], d = _cubic(x[s] - reach, u == 1 or u == 2)
+                weight_slope[s] = d * scale
+    if len(run) == 1:
+        for u in range(T):
+            for s in range(room):
+                x[s] = first[s] + k.dtype.type(u)
+            pad(x, slope, size, padding, align_corners)
+            _index(m[u, start:], x, size, stride, T)
+    else:
+        _index(m[0, start:], first, size, stride, T)
+
+
+@compiled(fastmath={"contract"})
+def to_pixels(x, size, align_corners):
+    """Normalised coordinates in pixels; how many pixels a unit is.
+
+    As one fused multiply-add, like PyTorch: the last bit decides on which side of a kink a sample falls.
+    """
+    number = x.dtype.type
+    scale, shift = number(0.5) * number(size - 1 if align_corners else size), number(0 if align_corners else 0.5)
+    for s in range(len(x)):
+        x[s] = (x[s] + number(1)) * scale - shift
+    return scale
+
+
+@compiled
+def _cubic(d, near):
+    """Keys' cubic convolution kernel with a = -3/4 at distance d, and its derivative: two polynomials in s = |d|, for
+    s up to 1, `near`, and up to 2."""
+    number, s = type(d), abs(d)
+    if near:  # (a + 2) s^3 - (a + 3) s^2 + 1
+        value, slope = (number(1.25) * s - number(2.25)) * s * s + number(1), (number(3.75) * s - number(4.5)) * s
+    else:  # a s^3 - 5 a s^2 + 8 a s - 4 a
+        value = ((number(3.75) - number(0.75) * s) * s - number(6)) * s + number(3)
+        slope = (number(7.5) - number(2.25) * s) * s - number(6)
+    return value, slope if d >= 0 else -slope
+
+
+@compiled
+def pad(x, slope, size, padding, align_corners):
+    """Replace pixel coordinates outside; the derivative of the new ones with respect to the old: 1, -1 or 0."""
+    zero, one, last = x.dtype.type(0), x.dtype.type(1), x.dtype.type(size - 1)
+    for s in range(len(x)):
+        slope[s] = one
+    if padding == 2:  # reflection about the outer pixels' centres, or about their outer edges
+        low = x.dtype.type(0 if align_corners else -0.5)
+        period = x.dtype.type(2 * (size - 1) if align_corners else 2 * size)  # there and back again
+        for s in range(len(x)):
+            distance = abs(x[s] - low)
+            distance -= np.trunc(distance / period) * period
+            back = period - distance
+            slope[s] = -one if (x[s] < low) != (distance > back) else one
+            x[s] = (back if distance > back else distance) + low
+    if padding != 0:  # border: the nearest pixel. On the border itself the slope is already 0. NaN becomes pixel 0.
+        for s in range(len(x)):
+            slope[s] = slope[s] if (x[s] > zero) & (x[s] < last) else zero
+            x[s] = x[s] if x[s] > zero else zero
+            x[s] = x[s] if x[s] < last else last
+
+
+@compiled
+def _index(index, m, size, stride, frame):
+    """stride times m + frame, with m brought into the frame: 1e20 and NaN fit no integer."""
+    before, after = m.dtype.type(-frame), m.dtype.type(size)
+    frame, stride = index.dtype.type(frame), index.dtype.type(stride)
+    for s in range(len(m)):
+        nearest = m[s] if m[s] > before else before
+        index[s] = (index.dtype.type(nearest if nearest < after else after) + frame) * stride
