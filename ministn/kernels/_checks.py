@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import operator
+from collections.abc import Callable
 from typing import Any
 
 from ministn.autodiff import Tensor
+
+
+def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` with its last results kept by arguments: a layer has the same questions at every step.
+
+    What cannot be looked up, such as a list, is computed anew.
+    """
+    lookup = functools.lru_cache(maxsize=256, typed=True)(function)
+
+    @functools.wraps(function)
+    def answer(*arguments: Any) -> Any:
+        try:
+            return lookup(*arguments)
+        except TypeError:  # of an argument that has no hash, or by the function, which then says it again
+            return function(*arguments)
+
+    return answer
 
 
 def check_tensor(name: str, argument: str, value: Any, axes: str) -> None:

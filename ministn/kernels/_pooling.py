@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
 
-from ministn.kernels._checks import check_tensor, pair
+from ministn.kernels._checks import check_tensor, pair, remembered
 
 Pair = tuple[int, int]
 Size = int | tuple[int, int]
@@ -52,10 +51,11 @@ def check_pooling(
 ) -> tuple[Pair, Pair, Pair, Pair]:
     """Check the arguments of a pooling function; return its kernel, stride, padding and output size as pairs."""
     check_tensor(name, "input", input, "N C H W")
-    return _geometry(name, input.shape[1:], kernel_size, stride, padding, ceil_mode)
+    geometry: tuple[Pair, Pair, Pair, Pair] = _geometry(name, input.shape[1:], kernel_size, stride, padding, ceil_mode)
+    return geometry
 
 
-@functools.lru_cache(maxsize=256, typed=True)  # a layer asks the same at every step
+@remembered
 def _geometry(
     name: str, shape: tuple[int, ...], kernel_size: Size, stride: Size | None, padding: Size, ceil_mode: bool
 ) -> tuple[Pair, Pair, Pair, Pair]:

@@ -319,3 +319,11 @@ def test_bad_input(arguments, options, error, message):
     with pytest.raises(error, match=message) as caught:
         conv2d(*arguments, **options)
     assert "conv2d" in str(caught.value).lower()  # Conv2d where the engine compares the dtypes
+
+
+def test_pairs_may_be_lists():
+    x, weight, _ = (Tensor(array) for array in draw((2, 2, 9, 8), (3, 3, 2), np.float32))
+    expected = conv2d(x, weight, stride=(2, 1), padding=(1, 0)).data
+    np.testing.assert_array_equal(conv2d(x, weight, stride=[2, 1], padding=[1, 0]).data, expected)
+    with pytest.raises(TypeError, match="conv2d: expected stride to be an integer or two"):
+        conv2d(x, weight, stride=np.array([2.0, 1.0]))

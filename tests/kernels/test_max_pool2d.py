@@ -274,3 +274,8 @@ def test_the_place_of_pytorchs_dilation_is_empty():
     x = Tensor(np.zeros((1, 1, 6, 7), np.float32))
     with pytest.raises(TypeError, match="positional arguments"):
         max_pool2d_by_keyword(x, 3, 2, 1, 1)
+
+
+def test_pairs_may_be_lists():
+    x = Tensor(np.random.default_rng(0).standard_normal((3, 2, 9, 8)))
+    np.testing.assert_array_equal(max_pool2d(x, [2, 3], [1, 2]).data, max_pool2d(x, (2, 3), (1, 2)).data)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, implementation
-from ministn.kernels._checks import check_size, check_tensor, pair
-from ministn.kernels.conv2d._shape import output_size
+from ministn.kernels._checks import check_size, check_tensor, pair, remembered
+from ministn.kernels.conv2d._shape import Pair, output_size
+
+Geometry = tuple[Pair, Pair, Pair]
 
 
 class Conv2d(Function):
     """Y = W * X + b with * the convolution: linear in X, W and b, so each gradient is the adjoint of a linear map."""
 
-    def __init__(self, stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]) -> None:
-        self.geometry = (stride, padding, dilation)
+    def __init__(self, geometry: Geometry) -> None:
+        self.geometry = geometry  # stride, padding and dilation
 
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         self.x, self.weight = x, weight
@@ -79,19 +83,26 @@ def conv2d(
     """
     check_tensor("conv2d", "input", input, "N C H W")
     check_tensor("conv2d", "weight", weight, "O C KH KW")
-    check_size("conv2d", "weight", "C", input.shape[1], weight.shape[1], "the channels of input")
-    steps = pair("conv2d", "stride", stride, minimum=1)
-    border = pair("conv2d", "padding", padding, minimum=0)
-    spread = pair("conv2d", "dilation", dilation, minimum=1)
-    if min(weight.shape) < 1:
-        raise ValueError(f"conv2d: expected a weight (O, C, KH, KW) without empty axes, got {weight.shape}")
-    if min(output_size(input.shape[2:], weight.shape[2:], steps, border, spread)) < 1:
-        reach = tuple(d * (k - 1) + 1 for d, k in zip(spread, weight.shape[2:], strict=True))
-        padded = tuple(size + 2 * b for size, b in zip(input.shape[2:], border, strict=True))
+    geometry = _geometry(input.shape[1:], weight.shape, stride, padding, dilation)
+    if bias is None:
+        return Conv2d.apply(input, weight, geometry=geometry)
+    check_tensor("conv2d", "bias", bias, "O")
+    check_size("conv2d", "bias", "O", weight.shape[0], bias.shape[0], "the output channels of weight")
+    return Conv2d.apply(input, weight, bias, geometry=geometry)
+
+
+@remembered
+def _geometry(shape: tuple[int, ...], filters: tuple[int, ...], *options: Any) -> Geometry:
+    """Check the shapes of an image and of the weights; return stride, padding and dilation as pairs."""
+    check_size("conv2d", "weight", "C", shape[0], filters[1], "the channels of input")
+    names = ("stride", 1), ("padding", 0), ("dilation", 1)
+    steps, border, spread = (
+        pair("conv2d", name, option, minimum) for (name, minimum), option in zip(names, options, strict=True)
+    )
+    if min(filters) < 1:
+        raise ValueError(f"conv2d: expected a weight (O, C, KH, KW) without empty axes, got {filters}")
+    if min(output_size(shape[1:], filters[2:], steps, border, spread)) < 1:
+        reach = tuple(d * (k - 1) + 1 for d, k in zip(spread, filters[2:], strict=True))
+        padded = tuple(size + 2 * b for size, b in zip(shape[1:], border, strict=True))
         raise ValueError(f"conv2d: expected axes H, W of the padded input to be at least {reach}, got {padded}")
-    inputs = [input, weight]
-    if bias is not None:
-        check_tensor("conv2d", "bias", bias, "O")
-        check_size("conv2d", "bias", "O", weight.shape[0], bias.shape[0], "the output channels of weight")
-        inputs.append(bias)
-    return Conv2d.apply(*inputs, stride=steps, padding=border, dilation=spread)
+    return steps, border, spread
