@@ -177,7 +177,8 @@ class Trainer:
 
     def train_step(self, images: Tensor, labels: Any) -> None:
         """One step down the gradient of one batch's loss."""
-        self.model.train()
+        if not self.model.training:
+            self.model.train()
         self.optimizer.zero_grad()
         log_probabilities = self.model(images)
         loss = F.nll_loss(log_probabilities, labels)

@@ -116,7 +116,8 @@ def torch_training(network: str, batch_size: int, source: Source = None, frugal:
 
     def step() -> None:
         images, labels = next(endless)
-        model.train()
+        if not model.training:
+            model.train()
         optimizer.zero_grad()
         log_probabilities = model(images)
         loss = F.nll_loss(log_probabilities, labels)

@@ -27,8 +27,8 @@ def forward(x, kernel, stride, padding, output_size):
         x = np.ascontiguousarray(x.transpose(1, 2, 0, 3)).reshape(1, *x.shape[1:3], channels * images)
     size = (x.shape[0], *output_size, x.shape[3])
     y, taps = np.empty(size, x.dtype), np.empty(size, np.uint8 if kernel[0] * kernel[1] <= 256 else np.uint32)
-    arrays = x.reshape(-1), y.reshape(-1), taps.reshape(-1), x.shape, size
-    _forward(size[0] * size[1], _lanes(size[3]), *arrays, *_taps(x.shape[1:3], output_size, kernel, stride, padding))
+    table = _taps(x.shape[1:3], output_size, kernel, stride, padding)
+    _forward(size[0] * size[1], _lanes(size[3]), x, y, taps, *table)
     if few:
         y, taps = (a.reshape(*output_size, channels, images).transpose(2, 0, 1, 3) for a in (y, taps))
         y, taps = np.ascontiguousarray(y), np.ascontiguousarray(taps)
@@ -42,12 +42,13 @@ def backward(grad_output, taps, kernel, stride, padding, image_size):
     """
     g, taps = batch_last(grad_output), batch_last(taps)
     dx = np.empty((g.shape[0], *image_size, g.shape[3]), g.dtype)
-    arrays = g.reshape(-1), taps.reshape(-1), dx.reshape(-1), dx.shape, g.shape
     if stride[0] >= kernel[0] and stride[1] >= kernel[1] and dx.shape[3] >= _MANY:
-        _backward_apart(dx.shape[0] * dx.shape[1], _lanes(dx.shape[3]), *arrays, kernel, stride, padding)
+        rows = dx.shape[0] * dx.shape[1]
+        _backward_apart(rows, _lanes(dx.shape[3]), g, taps, dx, kernel, stride, padding)
     else:
         u, v = np.divmod(np.arange(kernel[0] * kernel[1]), kernel[1])
         offsets = (u * dx.shape[2] + v) * dx.shape[3]  # from the first pixel of a window, in the vector
+        arrays = g.reshape(-1), taps.reshape(-1), dx.reshape(-1), dx.shape, g.shape
         _backward(dx.shape[0], *arrays, kernel[0], stride, padding, offsets)
     return from_batch_last(dx)
 
@@ -83,10 +84,10 @@ def _forward(rows, lanes, *arguments):  # a Size in a tuple of arguments takes N
 
 
 @compiled
-def _output_row(item, lanes, x, y, taps, x_shape, y_shape, rows, columns, row_taps, column_taps, run):
+def _output_row(item, lanes, x, y, taps, rows, columns, row_taps, column_taps, run):
     """y[c, i, j] = max over u, v of x[c, p, q] where p = i s_h - P_h + u and q = j s_w - P_w + v,
     taps[c, i, j] = u KW + v of the first largest"""
-    (_, H, W, N), (C, OH, OW, _) = x_shape, y_shape
+    (_, H, W, N), (C, OH, OW, _) = x.shape, y.shape
     i, c = item // C, item % C
     j = np.intp(0)  # not 0: the compiler would make a loop of its own for that number
     while j < OW:
@@ -137,9 +138,9 @@ def _backward_apart(rows, lanes, *arguments):
 
 
 @compiled
-def _input_row(item, lanes, g, taps, dx, x_shape, y_shape, kernel, stride, padding):
+def _input_row(item, lanes, g, taps, dx, kernel, stride, padding):
     """The same for windows that do not overlap: dx[c, p, q] = g[c, i, j] where taps[c, i, j] = u KW + v, else 0"""
-    (C, H, W, N), (_, OH, OW, _), (KH, KW) = x_shape, y_shape, kernel
+    (C, H, W, N), (_, OH, OW, _), (KH, KW) = dx.shape, g.shape, kernel
     p, c = item // C, item % C
     i, u = divmod(p + padding[0], stride[0])
     for q in range(W):
