@@ -103,17 +103,26 @@ def place_taps(m, k, start, work, axis, room, size, stride, taps, run, padding, 
         _index(m[0, start:], first, size, stride, T)
 
 
-@compiled(fastmath={"contract"})
+@compiled
 def to_pixels(x, size, align_corners):
-    """Normalised coordinates in pixels; how many pixels a unit is.
-
-    As one fused multiply-add, like PyTorch: the last bit decides on which side of a kink a sample falls.
-    """
-    number = x.dtype.type
-    scale, shift = number(0.5) * number(size - 1 if align_corners else size), number(0 if align_corners else 0.5)
+    """Normalised coordinates in pixels; how many pixels a unit is."""
+    scale, shift = pixels_per_unit(x, size, align_corners)
     for s in range(len(x)):
-        x[s] = (x[s] + number(1)) * scale - shift
+        x[s] = to_pixel(x[s], scale, shift)
     return scale
+
+
+@compiled
+def pixels_per_unit(like, size, align_corners):
+    """What `to_pixel` needs: how many pixels a unit is, and where the first one stands."""
+    number = like.dtype.type
+    return number(0.5) * number(size - 1 if align_corners else size), number(0 if align_corners else 0.5)
+
+
+@compiled(fastmath={"contract"})
+def to_pixel(position, scale, shift):
+    """As one fused multiply-add, like PyTorch: the last bit decides on which side of a kink a sample falls."""
+    return (position + type(position)(1)) * scale - shift
 
 
 @compiled
@@ -132,23 +141,35 @@ def _cubic(d, near):
 @compiled
 def pad(x, slope, size, padding, align_corners):
     """Replace pixel coordinates outside; the derivative of the new ones with respect to the old: 1, -1 or 0."""
-    zero, one, last = x.dtype.type(0), x.dtype.type(1), x.dtype.type(size - 1)
+    one = x.dtype.type(1)
     for s in range(len(x)):
         slope[s] = one
-    if padding == 2:  # reflection about the outer pixels' centres, or about their outer edges
-        low = x.dtype.type(0 if align_corners else -0.5)
-        period = x.dtype.type(2 * (size - 1) if align_corners else 2 * size)  # there and back again
+    if padding == 2:
         for s in range(len(x)):
-            distance = abs(x[s] - low)
-            distance -= np.trunc(distance / period) * period
-            back = period - distance
-            slope[s] = -one if (x[s] < low) != (distance > back) else one
-            x[s] = (back if distance > back else distance) + low
-    if padding != 0:  # border: the nearest pixel. On the border itself the slope is already 0. NaN becomes pixel 0.
+            x[s], slope[s] = reflected(x[s], size, align_corners)
+    if padding != 0:
         for s in range(len(x)):
-            slope[s] = slope[s] if (x[s] > zero) & (x[s] < last) else zero
-            x[s] = x[s] if x[s] > zero else zero
-            x[s] = x[s] if x[s] < last else last
+            x[s], slope[s] = clipped(x[s], slope[s], size)
+
+
+@compiled
+def reflected(x, size, align_corners):
+    """x mirrored at the outer pixels' centres, or at their outer edges, until it is between them; its slope."""
+    one, low = type(x)(1), type(x)(0 if align_corners else -0.5)
+    period = type(x)(2 * (size - 1) if align_corners else 2 * size)  # there and back again
+    distance = abs(x - low)
+    distance -= np.trunc(distance / period) * period
+    back = period - distance
+    return (back if distance > back else distance) + low, -one if (x < low) != (distance > back) else one
+
+
+@compiled
+def clipped(x, slope, size):
+    """The nearest pixel of the border. On the border itself the slope is already 0. NaN becomes pixel 0."""
+    zero, last = type(x)(0), type(x)(size - 1)
+    slope = slope if (x > zero) & (x < last) else zero
+    x = x if x > zero else zero
+    return x if x < last else last, slope
 
 
 @compiled

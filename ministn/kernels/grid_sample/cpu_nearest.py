@@ -9,7 +9,18 @@ from __future__ import annotations
 import numpy as np
 
 from ministn.kernels.compiled import compiled, parallel_for
-from ministn.kernels.sampling import BLOCK, PART, end_of, pad, part_of, split, to_pixels, whole_vectors
+from ministn.kernels.sampling import (
+    BLOCK,
+    PART,
+    clipped,
+    end_of,
+    part_of,
+    pixels_per_unit,
+    reflected,
+    split,
+    to_pixel,
+    whole_vectors,
+)
 
 
 def forward(items, output, input, points, index, H, W, padding, align_corners):
@@ -60,21 +71,31 @@ def _backward_images(item, group, grad_input, grad_output, points, index, H, W, 
 
 @compiled
 def _room(count, like, index):
-    return np.empty(whole_vectors(count), index.dtype), np.empty((3, BLOCK), like.dtype)
+    return np.empty(whole_vectors(count), index.dtype), np.empty((2, BLOCK), like.dtype)
 
 
 @compiled
 def _place(m, work, points, count, H, W, padding, align_corners):
     """m[s]: the pixel of sample s, or -1 outside. Halves go to the even pixel, as in PyTorch."""
-    x, y, number = work[0], work[1], points.dtype.type
+    x, y, zero, index = work[0], work[1], points.dtype.type(0), m.dtype.type
+    last_column, last_row = points.dtype.type(W - 1), points.dtype.type(H - 1)
+    x_scale, shift = pixels_per_unit(points, W, align_corners)
+    y_scale, _ = pixels_per_unit(points, H, align_corners)
     for start in range(0, count, BLOCK):
-        room = split(work, points[2 * start :], min(BLOCK, count - start))
-        for position, size in ((x[:room], W), (y[:room], H)):
-            to_pixels(position, size, align_corners)
-            pad(position, work[2], size, padding, align_corners)
-        own = m[start:]
+        room, own = split(work, points[2 * start :], min(BLOCK, count - start)), m[start:]
         for s in range(room):
-            w, h = np.rint(x[s]), np.rint(y[s])
-            inside = (w >= 0) & (w <= number(W - 1)) & (h >= 0) & (h <= number(H - 1))
-            column, row = m.dtype.type(w if inside else number(0)), m.dtype.type(h if inside else number(0))
-            own[s] = row * m.dtype.type(W) + column if inside else m.dtype.type(-1)
+            w = np.rint(_moved(to_pixel(x[s], x_scale, shift), W, padding, align_corners))
+            h = np.rint(_moved(to_pixel(y[s], y_scale, shift), H, padding, align_corners))
+            inside = (w >= zero) & (w <= last_column) & (h >= zero) & (h <= last_row)
+            column, row = index(w if inside else zero), index(h if inside else zero)
+            own[s] = row * index(W) + column if inside else index(-1)
+
+
+@compiled
+def _moved(x, size, padding, align_corners):
+    """The coordinate, moved into the image as `padding` says."""
+    if padding == 2:
+        x, _ = reflected(x, size, align_corners)
+    if padding != 0:
+        x, _ = clipped(x, x, size)
+    return x
