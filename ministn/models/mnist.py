@@ -27,8 +27,8 @@ class MnistCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, 1, 28, 28) to log-probabilities (N, 10)."""
         _check_images(type(self).__name__, x)
-        x = F.relu(F.max_pool2d(self.conv1(x), 2))  # (N, 10, 12, 12)
-        x = F.relu(F.max_pool2d(self.conv2_drop(self.conv2(x)), 2))  # (N, 20, 4, 4)
+        x = F.max_pool2d(self.conv1(x), 2, relu=True)  # (N, 10, 12, 12)
+        x = F.max_pool2d(self.conv2_drop(self.conv2(x)), 2, relu=True)  # (N, 20, 4, 4)
         x = F.relu(self.fc1(F.flatten(x, 1)))
         x = F.dropout(x, self.dropout, self.training)
         return F.log_softmax(self.fc2(x), dim=1)

@@ -44,9 +44,10 @@ class MaxPool2d(_Pool2d):
     ) -> None:
         super().__init__(kernel_size, stride, padding, ceil_mode)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C, H_out, W_out)."""
-        return F.max_pool2d(input, self.kernel_size, self.stride, self.padding, ceil_mode=self.ceil_mode)
+    def forward(self, input: Tensor, relu: bool = False) -> Tensor:
+        """(N, C, H, W) to (N, C, H_out, W_out); with `relu`, max(., 0) of that."""
+        options = {"ceil_mode": self.ceil_mode, "relu": relu}
+        return F.max_pool2d(input, self.kernel_size, self.stride, self.padding, **options)
 
 
 class AvgPool2d(_Pool2d):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import ministn
 from ministn import Tensor
+from ministn import functional as F
 from ministn.backend import use_kernels
 from ministn.kernels.max_pool2d import cpu, reference
 from ministn.kernels.max_pool2d import max_pool2d as max_pool2d_by_keyword
@@ -279,3 +280,26 @@ def test_the_place_of_pytorchs_dilation_is_empty():
 def test_pairs_may_be_lists():
     x = Tensor(np.random.default_rng(0).standard_normal((3, 2, 9, 8)))
     np.testing.assert_array_equal(max_pool2d(x, [2, 3], [1, 2]).data, max_pool2d(x, (2, 3), (1, 2)).data)
+
+
+@pytest.mark.parametrize("kernels", ["cpu", "reference"])
+@pytest.mark.parametrize("batch", [3, 20, 64])
+@pytest.mark.parametrize("options", [(2,), ((3, 2), (2, 1), 1), (16, 1)], ids=str)
+def test_relu_in_the_same_pass(options, batch, kernels):
+    """Windows apart and overlapping, and more taps than a byte counts: the bits of pooling and ReLU one by one."""
+    shift = 2.8 if options[0] == 16 else 1  # so that some windows have nothing positive
+    x = (np.random.default_rng(0).standard_normal((batch, 2, 17, 18)) - shift).astype(np.float32)
+    x[0, 0, 4, 5] = np.nan
+    with use_kernels(kernels):
+        results = []
+        for pool in (lambda x: F.max_pool2d(x, *options, relu=True), lambda x: F.relu(F.max_pool2d(x, *options))):
+            tensor = Tensor(x, requires_grad=True)
+            y = pool(tensor)
+            y.backward(np.random.default_rng(1).standard_normal(y.shape).astype(np.float32))
+            results.append((y.data, tensor.grad.data))
+    (y, dx), (expected_y, expected_dx) = results
+    assert (y == 0).any()
+    assert (y > 0).any()
+    np.testing.assert_array_equal(y, expected_y)
+    finite = np.isfinite(x)  # pooling sends the gradient of a NaN to it; ReLU does not let it through
+    np.testing.assert_array_equal(dx[finite], expected_dx[finite])

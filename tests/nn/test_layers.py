@@ -157,3 +157,14 @@ def test_batch_norm_counts_only_training_batches():
 def test_bad_options_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_sequential_joins_a_pooling_and_its_relu():
+    """As if one by one, wherever the two stand, and only where ReLU follows at once."""
+    x = ministn.tensor(np.random.default_rng(0).standard_normal((2, 1, 8, 8)).astype(np.float32) - 0.5)
+    pool, relu, flatten = nn.MaxPool2d(2), nn.ReLU(), nn.Flatten()
+    for modules in ([pool, relu], [pool, relu, relu, pool, relu, flatten], [pool, flatten, relu], [relu, pool], [pool]):
+        expected = x
+        for module in modules:
+            expected = module(expected)
+        np.testing.assert_array_equal(nn.Sequential(*modules)(x).data, expected.data)

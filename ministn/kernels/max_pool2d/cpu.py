@@ -18,7 +18,7 @@ _LANES = Size(32), Size(16), Size(1)  # images that are pooled at a time: as man
 _MANY = 16  # below, others than the images become vectors
 
 
-def forward(x, kernel, stride, padding, output_size):
+def forward(x, kernel, stride, padding, output_size, relu=False):
     """As `reference.forward`; the memory of both results is batch-last."""
     x = batch_last(x)
     channels, *_, images = x.shape
@@ -26,9 +26,9 @@ def forward(x, kernel, stride, padding, output_size):
     if few:  # the channels, which are pooled alike, become the vectors
         x = np.ascontiguousarray(x.transpose(1, 2, 0, 3)).reshape(1, *x.shape[1:3], channels * images)
     size = (x.shape[0], *output_size, x.shape[3])
-    y, taps = np.empty(size, x.dtype), np.empty(size, np.uint8 if kernel[0] * kernel[1] <= 256 else np.uint32)
+    y, taps = np.empty(size, x.dtype), np.empty(size, np.uint8 if kernel[0] * kernel[1] < 256 else np.uint32)
     table = _taps(x.shape[1:3], output_size, kernel, stride, padding)
-    _forward(size[0] * size[1], _lanes(size[3]), x, y, taps, *table)
+    _forward(size[0] * size[1], _lanes(size[3]), x, y, taps, relu, *table)
     if few:
         y, taps = (a.reshape(*output_size, channels, images).transpose(2, 0, 1, 3) for a in (y, taps))
         y, taps = np.ascontiguousarray(y), np.ascontiguousarray(taps)
@@ -84,9 +84,9 @@ def _forward(rows, lanes, *arguments):  # a Size in a tuple of arguments takes N
 
 
 @compiled
-def _output_row(item, lanes, x, y, taps, rows, columns, row_taps, column_taps, run):
+def _output_row(item, lanes, x, y, taps, relu, rows, columns, row_taps, column_taps, run):
     """y[c, i, j] = max over u, v of x[c, p, q] where p = i s_h - P_h + u and q = j s_w - P_w + v,
-    taps[c, i, j] = u KW + v of the first largest"""
+    taps[c, i, j] = u KW + v of the first largest; with `relu`, 0 is there before the first, as tap number KH KW"""
     (_, H, W, N), (C, OH, OW, _) = x.shape, y.shape
     i, c = item // C, item % C
     j = np.intp(0)  # not 0: the compiler would make a loop of its own for that number
@@ -96,6 +96,8 @@ def _output_row(item, lanes, x, y, taps, rows, columns, row_taps, column_taps, r
             k = min(block, length - len(lanes))  # the last block reaches back
             largest = load(lanes, x, (c * H * W + rows[i, 0] + columns[j, 0]) * N + k)
             winner = filled(lanes, x, row_taps[i, 0] + column_taps[j, 0])
+            if relu:
+                largest, winner = filled(lanes, x, 0), filled(lanes, x, columns.shape[1])
             for t in range(columns.shape[1]):
                 value = load(lanes, x, (c * H * W + rows[i, t] + columns[j, t]) * N + k)
                 largest, winner = keep_larger(largest, winner, value, row_taps[i, t] + column_taps[j, t])
@@ -129,7 +131,9 @@ def _backward_channel(c, g, taps, dx, x_shape, y_shape, KH, stride, padding, off
 def _scatter(dx, g, taps, window, pixel, N, offsets):
     """Each image's gradient to the pixel that won there."""
     for n in range(np.uintp(N)):
-        dx[np.uintp(window + offsets[taps[np.uintp(pixel) + n]]) + n] += g[np.uintp(pixel) + n]
+        tap = np.uintp(taps[np.uintp(pixel) + n])
+        if tap < np.uintp(len(offsets)):
+            dx[np.uintp(window + offsets[tap]) + n] += g[np.uintp(pixel) + n]
 
 
 @compiled

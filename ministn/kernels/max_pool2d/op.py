@@ -10,12 +10,12 @@ from ministn.kernels._pooling import Pair, Size, check_pooling
 class MaxPool2d(Function):
     """y = x at the tap that won its window; the gradient goes back to that tap alone, so only its number is kept."""
 
-    def __init__(self, kernel: Pair, stride: Pair, padding: Pair, output_size: Pair) -> None:
-        self.geometry, self.output_size = (kernel, stride, padding), output_size
+    def __init__(self, kernel: Pair, stride: Pair, padding: Pair, output_size: Pair, relu: bool = False) -> None:
+        self.geometry, self.output_size, self.relu = (kernel, stride, padding), output_size, relu
 
     def forward(self, x: Array) -> Array:
         self.image_size = x.shape[2:]
-        y, self.taps = implementation(__package__, x).forward(x, *self.geometry, self.output_size)
+        y, self.taps = implementation(__package__, x).forward(x, *self.geometry, self.output_size, self.relu)
         return y
 
     def backward(self, grad_output: Array) -> Array:
@@ -24,7 +24,13 @@ class MaxPool2d(Function):
 
 
 def max_pool2d(
-    input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, *, ceil_mode: bool = False
+    input: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    *,
+    ceil_mode: bool = False,
+    relu: bool = False,
 ) -> Tensor:
     r"""The largest value of each window of KH x KW pixels.
 
@@ -45,6 +51,8 @@ def max_pool2d(
     ceil_mode : bool, by keyword
         Whether to keep a last window that sticks out of the padded image, if it starts inside the image or its
         left (top) padding.
+    relu : bool, by keyword
+        Whether 0 takes part in every window: ``relu(max_pool2d(x))`` in one pass over memory instead of two.
 
     Returns
     -------
@@ -74,4 +82,4 @@ def max_pool2d(
     applications to object recognition", CVPR 2007, section 2 (max pooling of a feature map, its position remembered).
     """
     kernel, step, border, size = check_pooling("max_pool2d", input, kernel_size, stride, padding, ceil_mode)
-    return MaxPool2d.apply(input, kernel=kernel, stride=step, padding=border, output_size=size)
+    return MaxPool2d.apply(input, kernel=kernel, stride=step, padding=border, output_size=size, relu=bool(relu))

@@ -11,7 +11,7 @@ Pair = tuple[int, int]
 
 
 def forward(
-    x: np.ndarray, kernel: Pair, stride: Pair, padding: Pair, output_size: Pair
+    x: np.ndarray, kernel: Pair, stride: Pair, padding: Pair, output_size: Pair, relu: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """The largest value of each window, and which tap it came from.
 
@@ -20,29 +20,33 @@ def forward(
     x : ndarray, shape (N, C, H, W)
     kernel, stride, padding : (rows, columns)
     output_size : (OH, OW)
+    relu : bool
+        Whether 0 takes part in every window.
 
     Returns
     -------
     y : ndarray, shape (N, C, OH, OW)
     taps : integer ndarray, shape (N, C, OH, OW)
-        u KW + v of the tap (u, v) that won.
+        u KW + v of the tap (u, v) that won; KH KW if it was the 0.
     """
     windows = _windows(x, -np.inf, kernel, stride, padding, output_size)
     inside = _windows(np.ones((1, 1, *x.shape[2:]), bool), False, kernel, stride, padding, output_size)
     largest = windows.max(axis=-1, keepdims=True)  # NaN if there is one
     chosen = np.where(np.isnan(largest), np.isnan(windows), windows == largest) & inside
     first, last = chosen.argmax(axis=-1), windows.shape[-1] - 1 - chosen[..., ::-1].argmax(axis=-1)
-    return largest[..., 0], np.where(np.isnan(largest[..., 0]), last, first)
+    y, taps = largest[..., 0], np.where(np.isnan(largest[..., 0]), last, first)
+    beaten = (y <= 0) & relu
+    return np.where(beaten, y.dtype.type(0), y), np.where(beaten, kernel[0] * kernel[1], taps)
 
 
 def backward(
     grad_output: np.ndarray, taps: np.ndarray, kernel: Pair, stride: Pair, padding: Pair, image_size: Pair
 ) -> np.ndarray:
     """The gradient for x, shape (N, C, *image_size), from those of y and the winning `taps`."""
-    n, c, i, j = np.ix_(*(np.arange(length) for length in taps.shape))
-    u, v = np.divmod(taps.astype(np.intp), kernel[1])
+    windows = n, c, i, j = np.nonzero(taps < kernel[0] * kernel[1])
+    u, v = np.divmod(taps[windows].astype(np.intp), kernel[1])
     grad_x = np.zeros((*taps.shape[:2], *image_size), grad_output.dtype)
-    np.add.at(grad_x, (n, c, i * stride[0] - padding[0] + u, j * stride[1] - padding[1] + v), grad_output)
+    np.add.at(grad_x, (n, c, i * stride[0] - padding[0] + u, j * stride[1] - padding[1] + v), grad_output[windows])
     return grad_x
 
 
