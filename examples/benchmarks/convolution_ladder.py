@@ -149,7 +149,7 @@ def picture(results: list[Result], setting: dict[str, Any]) -> Any:
         bars = axes.barh(SIDES, speeds, color=colours)
         axes.bar_label(bars, [f"{speed:.1f} ({100 * speed / most:.0f} %)" for speed in speeds], padding=4)
         axes.axvline(most, color="black", ls=":", lw=1)
-        axes.set(xlim=(0, 1.25 * most), ylim=(len(SIDES) - 0.5, -0.5))
+        axes.set(xlim=(0, 1.4 * most), ylim=(len(SIDES) - 0.5, -0.5))
         axes.set_title(f"{result.case.name}, threads: {result.threads}", fontsize="medium")
     for axes in figure.axes:
         if axes.get_subplotspec().is_last_row():
