@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import side_by_side
+import two_cores
 from side_by_side import MINISTN, PYTORCH, Case, Result, Sketch, Spread, Worker, WorkerError
 
 # --- toy work, prepared in the workers ----------------------------------------------------------------------------
@@ -338,3 +339,15 @@ def test_the_coordconv_twin_is_equal(dtype, tolerance):
         assert np.abs(gradient).max() > 0, name
         error = np.abs(parameter.grad.numpy() - gradient).max() / np.abs(gradient).max()
         assert error < tolerance, name
+
+
+def test_two_cores_read_their_own_half_or_the_others():
+    x, sums = np.zeros((2, two_cores.HALF), np.float32), np.zeros(2 * two_cores.LINE, np.float32)
+    x[1] = 2
+    two_cores._write_halves(x)
+    assert (x[0] == 1).all()
+    assert (x[1] == 3).all()
+    lines = two_cores.HALF // two_cores.LINE  # one number of each is read
+    for swapped, expected in ((False, [lines, 3 * lines]), (True, [3 * lines, lines])):
+        two_cores._read_halves(x, swapped, sums)
+        assert sums[:: two_cores.LINE].tolist() == expected

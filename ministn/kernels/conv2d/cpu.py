@@ -2,8 +2,8 @@
 
 Memory is batch-last: an output row of OW pixels and N images is one run of K = OW N numbers, and what a tap (c, u, v)
 reads for it is one run of the input. A convolution adds up shifted, weighted rows. A parallel iteration makes an output
-row of a tile of channels, a row of the gradient for x, or a tile of that for the weights, and writes nothing else: no
-races, and the same order of sums for any number of threads."""
+row or a part of it, a row of the gradient for x, or what a strip of rows adds to a tile of that for the weights, and
+writes nothing else: no races, and the same order of sums for any number of threads."""
 # ruff: noqa: E741 (O is the axis of output channels)
 
 import numpy as np

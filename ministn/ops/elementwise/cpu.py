@@ -20,22 +20,20 @@ _LANES = Size(16)  # images that are taken at a time
 
 def relu(x):
     """As `reference.relu`, in the memory order of `x`."""
+    y = np.empty_like(x)
     if _are_images(x):
-        y = np.empty_like(x)
         _relu_images(*_rows(x), *_vectors(y, x))
     else:
-        y = np.empty_like(x)
         _relu(-(-x.size // _PART), *_vectors(y, x))
     return y
 
 
 def relu_gradient(grad_output, y):
     """As `reference.relu_gradient`, in the memory order of `y`."""
+    dx = np.empty_like(y)
     if _are_images(y):
-        dx = np.empty_like(y)
         _relu_gradient_images(*_rows(y), *_vectors(dx, grad_output, y))
     else:
-        dx = np.empty_like(y)
         _relu_gradient(-(-y.size // _PART), *_vectors(dx, grad_output, y))
     return dx
 
@@ -96,7 +94,7 @@ def _are_images(x):
 
 
 def _rows(x):
-    """What the loops over images want to know first."""
+    """The rows H, of which each is a parallel iteration; how many numbers are taken at a time; and C, W and N."""
     N, C, H, W = x.shape
     return H, _LANES, (C, W, N)
 
@@ -124,6 +122,7 @@ def _relu_gradient_images(rows, lanes, shape, dx, g, y):
 
 @compiled
 def _relu_gradient_row(i, rows, lanes, shape, dx, g, y):
+    """dx = g where y > 0, else 0"""
     C, K = shape[0], shape[1] * shape[2]
     for c in range(C):
         for block in range(0, K, len(lanes)):
