@@ -10,7 +10,6 @@ import time
 import numpy as np
 import pytest
 import side_by_side
-import two_cores
 from side_by_side import MINISTN, PYTORCH, Case, Result, Sketch, Spread, Worker, WorkerError
 
 # --- toy work, prepared in the workers ----------------------------------------------------------------------------
@@ -342,6 +341,8 @@ def test_the_coordconv_twin_is_equal(dtype, tolerance):
 
 
 def test_two_cores_read_their_own_half_or_the_others():
+    import two_cores  # here: the workers import this file, and shall not load Numba with it
+
     x, sums = np.zeros((2, two_cores.HALF), np.float32), np.zeros(2 * two_cores.LINE, np.float32)
     x[1] = 2
     two_cores._write_halves(x)
