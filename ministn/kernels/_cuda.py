@@ -1,0 +1,136 @@
+"""Compiling and launching the CUDA kernels of a family, for whichever library holds the arrays.
+
+>>> launch(__package__, "affine_grid_forward", N * H * W, grid, theta, x, y, N, H, W)  # doctest: +SKIP
+
+`cuda.cu` is compiled once for each dtype, at the first launch; CuPy keeps the result on the disk. Launches go to CuPy's
+current stream, and nothing here waits for the device.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ministn.backend import Array, array_module
+
+THREADS = 256  # of a block, unless a kernel asks for something else
+_MOST_BLOCKS = 2**15  # in a grid-stride launch; more would only queue up
+_NUMBERS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+
+
+def launch(
+    package: str,
+    kernel: str,
+    count: int,
+    *arguments: Array | int | bool | float | np.generic,
+    blocks: int | tuple[int, ...] | None = None,
+    threads: int | tuple[int, ...] = THREADS,
+    shared: int = 0,
+) -> None:
+    """Run a kernel of ``<package>/cuda.cu`` on the device.
+
+    Parameters
+    ----------
+    package : str
+        The family, as ``__package__`` of its `cuda.py`.
+    kernel : str
+        The name of an ``extern "C" __global__`` function.
+    count : int
+        Items that the threads share out by grid stride; nothing is launched if it is 0.
+    *arguments
+        As the kernel declares them. Arrays must be C-contiguous; the floating-point ones have the dtype that `number`
+        is compiled as. Python integers and bools become ``int``, floats a ``number``; anything else is wrapped in a
+        NumPy scalar by the caller, such as ``np.int64(stride)``.
+    blocks : int or tuple of int, optional
+        The grid; by default enough blocks for `count` items, one for each thread.
+    threads : int or tuple of int
+        Of a block.
+    shared : int
+        Bytes of dynamic shared memory of a block.
+
+    Raises
+    ------
+    ValueError
+        If an array is not C-contiguous, or floating-point arrays differ in dtype.
+    OverflowError
+        If an integer does not fit in 32 bits.
+    """
+    if count == 0:
+        return
+    dtype = _common_dtype(kernel, arguments)
+    library = next(array_module(value) for value in arguments if hasattr(value, "flags") and value.ndim)
+    if blocks is None:
+        blocks = min(-(-count // _product(threads)), _MOST_BLOCKS)
+    function = _function(library, package, dtype, kernel)
+    values = tuple([_argument(kernel, value, dtype) for value in arguments])
+    function(_as_tuple(blocks), _as_tuple(threads), values, shared_mem=shared)
+
+
+def on_device(library: Any, make: Callable[..., np.ndarray], *arguments: Any) -> Array:
+    """``make(*arguments)``, a NumPy array, as an array of `library`: sent once, then kept. It must not be written to."""
+    return _sent(library, make, arguments)
+
+
+@functools.lru_cache(maxsize=256)
+def _sent(library: Any, make: Callable[..., np.ndarray], arguments: tuple[Any, ...]) -> Array:
+    return library.asarray(make(*arguments))
+
+
+def source(package: str) -> str:
+    """``cuda.cu`` of a family as it is compiled: with the text of ``cuda.cuh`` in place of its #include.
+
+    Pasted, because CuPy's cache on the disk knows a kernel by its text: it would not see an edit of an included file.
+    """
+    header = (importlib.resources.files("ministn.kernels") / "cuda.cuh").read_text()
+    text = (importlib.resources.files(package) / "cuda.cu").read_text()
+    include = '#include "cuda.cuh"\n'
+    assert text.count(include) == 1, f"{package}/cuda.cu: expected one line {include!r}"
+    before, after = text.split(include)
+    line = before.count("\n") + 2
+    return f'{before}#line 1 "cuda.cuh"\n{header}\n#line {line} "{package.rsplit(".", 1)[-1]}/cuda.cu"\n{after}'
+
+
+def options(dtype: Any) -> tuple[str, ...]:
+    """What the compiler is called with."""
+    return ("--std=c++17", f"-DNUMBER={_NUMBERS[np.dtype(dtype)]}")
+
+
+@functools.cache
+def _module(library: Any, package: str, dtype: np.dtype[Any]) -> Any:
+    return library.RawModule(code=source(package), options=options(dtype))
+
+
+@functools.cache
+def _function(library: Any, package: str, dtype: np.dtype[Any], kernel: str) -> Any:
+    return _module(library, package, dtype).get_function(kernel)
+
+
+def _common_dtype(kernel: str, arguments: tuple[Any, ...]) -> np.dtype[Any]:
+    dtypes = {value.dtype for value in arguments if hasattr(value, "flags") and value.dtype.kind == "f"}
+    if len(dtypes) != 1:
+        raise ValueError(f"{kernel}: expected floating-point arrays of one dtype, got {sorted(map(str, dtypes))}")
+    return dtypes.pop()
+
+
+def _argument(kernel: str, value: Any, dtype: np.dtype[Any]) -> Any:
+    if type(value) is int or type(value) is bool:
+        if not -(2**31) <= value < 2**31:
+            raise OverflowError(f"{kernel}: {value} does not fit in an int; pass np.int64 where the kernel has index_t")
+        return np.int32(value)
+    if type(value) is float:
+        return dtype.type(value)
+    if not isinstance(value, np.generic) and not value.flags.c_contiguous:
+        raise ValueError(f"{kernel}: expected C-contiguous arrays, got strides {value.strides} of shape {value.shape}")
+    return value
+
+
+def _as_tuple(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _product(value: int | tuple[int, ...]) -> int:
+    return int(np.prod(value))

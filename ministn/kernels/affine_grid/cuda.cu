@@ -1,0 +1,35 @@
+// Affine grids. Forward: one thread for each point of the grid. Backward: one block for each image, whose threads add up
+// the six sums over all points. Every element is written by one thread, sums have a fixed order: no races.
+#include "cuda.cuh"
+
+// (x_s, y_s) = theta (x_t, y_t, 1), equation (1)
+extern "C" __global__ void affine_grid_forward(
+    number* grid, const number* theta, const number* x, const number* y, int N, int H, int W) {
+    FOR_EACH(p, index_t(N) * H * W) {
+        int j = p % W, i = p / W % H;
+        const number* t = theta + p / W / H * 6;
+        grid[2 * p] = t[0] * x[j] + t[1] * y[i] + t[2];
+        grid[2 * p + 1] = t[3] * x[j] + t[4] * y[i] + t[5];
+    }
+}
+
+// d theta = sum over i, j of (dx_s, dy_s)^T (x_t, y_t, 1)
+extern "C" __global__ void affine_grid_backward(
+    number* grad_theta, const number* grad_grid, const number* x, const number* y, int N, int H, int W) {
+    for (int n = blockIdx.x; n < N; n += gridDim.x) {
+        number sums[6] = {0, 0, 0, 0, 0, 0};
+        for (int p = threadIdx.x; p < H * W; p += blockDim.x) {
+            const number* g = grad_grid + (index_t(n) * H * W + p) * 2;
+            number x_t = x[p % W], y_t = y[p / W];
+            for (int a = 0; a < 2; a++) {
+                sums[3 * a] += g[a] * x_t;
+                sums[3 * a + 1] += g[a] * y_t;
+                sums[3 * a + 2] += g[a];
+            }
+        }
+        for (int k = 0; k < 6; k++) {
+            number sum = block_sum(sums[k]);
+            if (threadIdx.x == 0) grad_theta[6 * n + k] = sum;
+        }
+    }
+}
