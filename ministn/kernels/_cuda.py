@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ministn.backend import Array, array_module
+from ministn.backend import Array, array_module, is_array
 
 THREADS = 256  # of a block, unless a kernel asks for something else
 _MOST_BLOCKS = 2**15  # in a grid-stride launch; more would only queue up
@@ -62,7 +62,7 @@ def launch(
     if count == 0:
         return
     dtype = _common_dtype(kernel, arguments)
-    library = next(array_module(value) for value in arguments if hasattr(value, "flags") and value.ndim)
+    library = next(array_module(value) for value in arguments if is_array(value))
     if blocks is None:
         blocks = min(-(-count // _product(threads)), _MOST_BLOCKS)
     function = _function(library, package, dtype, kernel)
@@ -71,7 +71,7 @@ def launch(
 
 
 def on_device(library: Any, make: Callable[..., np.ndarray], *arguments: Any) -> Array:
-    """``make(*arguments)``, a NumPy array, as an array of `library`: sent once, then kept. It must not be written to."""
+    """``make(*arguments)``, a NumPy array, as an array of `library`: sent once, then kept. Do not write to it."""
     return _sent(library, make, arguments)
 
 
@@ -110,7 +110,7 @@ def _function(library: Any, package: str, dtype: np.dtype[Any], kernel: str) -> 
 
 
 def _common_dtype(kernel: str, arguments: tuple[Any, ...]) -> np.dtype[Any]:
-    dtypes = {value.dtype for value in arguments if hasattr(value, "flags") and value.dtype.kind == "f"}
+    dtypes = {value.dtype for value in arguments if is_array(value) and value.dtype.kind == "f"}
     if len(dtypes) != 1:
         raise ValueError(f"{kernel}: expected floating-point arrays of one dtype, got {sorted(map(str, dtypes))}")
     return dtypes.pop()
@@ -123,7 +123,7 @@ def _argument(kernel: str, value: Any, dtype: np.dtype[Any]) -> Any:
         return np.int32(value)
     if type(value) is float:
         return dtype.type(value)
-    if not isinstance(value, np.generic) and not value.flags.c_contiguous:
+    if is_array(value) and not value.flags.c_contiguous:
         raise ValueError(f"{kernel}: expected C-contiguous arrays, got strides {value.strides} of shape {value.shape}")
     return value
 
