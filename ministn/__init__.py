@@ -5,13 +5,21 @@ Importing it loads NumPy and nothing heavier: Numba comes with the first kernel,
 
 from ministn import functional, nn, ops, optim
 from ministn.autodiff import Function, GradcheckError, Tensor, gradcheck, no_grad
-from ministn.backend import get_num_threads, set_num_threads, use_kernels
+from ministn.backend import (
+    DeviceError,
+    get_num_threads,
+    set_num_threads,
+    synchronize,
+    use_deterministic_kernels,
+    use_kernels,
+)
 from ministn.random import manual_seed
 
 tensor = Tensor
 __version__ = "0.1.0"
 
 __all__ = [
+    "DeviceError",
     "Function",
     "GradcheckError",
     "Tensor",
@@ -24,6 +32,8 @@ __all__ = [
     "ops",
     "optim",
     "set_num_threads",
+    "synchronize",
     "tensor",
+    "use_deterministic_kernels",
     "use_kernels",
 ]

@@ -1,7 +1,8 @@
-"""Where an array lives, and which implementation of a kernel family serves it.
+"""Where an array lives, how it gets there, and which implementation of a kernel family serves it.
 
-An array is a ``numpy.ndarray`` (device ``"cpu"``) or a ``cupy.ndarray`` (device ``"gpu"``). Nothing here imports
-CuPy: a CuPy array can only exist once its library is loaded, so it is looked up in ``sys.modules``.
+An array is a ``numpy.ndarray`` (device ``"cpu"``) or a ``cupy.ndarray`` (device ``"gpu"``). CuPy is imported when
+something is first moved to the GPU, and by nobody else: a CuPy array can only exist once its library is loaded, so for
+arrays that are there already it is looked up in ``sys.modules``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ import numpy as np
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 
+DEVICES = ("cpu", "gpu")
+
 _cpu_kernels = "cpu"
+_deterministic = False
+
+
+class DeviceError(RuntimeError):
+    """The GPU was asked for and cannot be used; the message says why, and what to install."""
 
 
 def is_array(value: object) -> bool:
@@ -41,6 +49,106 @@ def device_of(array: Array) -> str:
 def array_module(array: Array) -> Any:
     """The library an array belongs to (NumPy or CuPy): code written as ``xp = array_module(x)`` runs on both."""
     return np if device_of(array) == "cpu" else sys.modules["cupy"]
+
+
+def to_device(array: Array, device: str) -> Array:
+    """`array` in the memory of `device`: itself if it is there already, else a copy.
+
+    Parameters
+    ----------
+    array : numpy.ndarray or cupy.ndarray
+    device : {"cpu", "gpu"}
+
+    Returns
+    -------
+    numpy.ndarray or cupy.ndarray
+        A copy on the GPU is C-contiguous: images are NCHW there, in which its kernels work.
+
+    Raises
+    ------
+    DeviceError
+        If `device` is ``"gpu"`` and there is no CuPy, or no GPU that it can use.
+    """
+    check_device("to_device", device)
+    if device_of(array) == device:
+        return array
+    return array.get() if device == "cpu" else cupy_with_gpu().asarray(array, order="C")
+
+
+def check_device(name: str, device: str) -> None:
+    """`device` must be one of `DEVICES`; `name` is the function that was called with it."""
+    if device not in DEVICES:
+        raise ValueError(f"{name}: expected a device 'cpu' or 'gpu', got {device!r}")
+
+
+def cupy_with_gpu() -> Any:
+    """CuPy, imported now if it was not before.
+
+    Raises
+    ------
+    DeviceError
+        If it is missing, cannot be loaded, or finds no GPU.
+    """
+    try:
+        import cupy
+    except ImportError as error:
+        install = 'pip install "ministn[gpu-cuda12]" (or gpu-cuda13, for a driver of CUDA 13)'
+        reason = "" if isinstance(error, ModuleNotFoundError) else f", which does not load here ({_first_line(error)})"
+        raise DeviceError(f"device 'gpu' needs CuPy{reason}: {install}") from error
+    _check_gpu(cupy)
+    return cupy
+
+
+@functools.lru_cache(maxsize=4)
+def _check_gpu(cupy: Any) -> None:
+    try:
+        reason = "" if cupy.cuda.runtime.getDeviceCount() else "there is none"
+    except Exception as error:  # CuPy's own, which are of many kinds: no driver, one too old, no library
+        reason = _first_line(error)
+    if reason:
+        raise DeviceError(f"device 'gpu': CuPy finds no GPU ({reason}); see python -m ministn doctor")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def gpu_name() -> str:
+    """What the GPU in use is called, such as ``"NVIDIA A100-SXM4-40GB"``; DeviceError if there is none."""
+    runtime = cupy_with_gpu().cuda.runtime
+    return str(runtime.getDeviceProperties(runtime.getDevice())["name"].decode())
+
+
+def synchronize() -> None:
+    """Wait until the GPU has done all that it was given; nothing to wait for if it was never used.
+
+    Operations on the GPU are queued and return at once; only reading a value waits. So to time them, call this before
+    each look at the clock.
+    """
+    cupy = sys.modules.get("cupy")
+    if cupy is not None:
+        cupy.cuda.Device().synchronize()
+
+
+def use_deterministic_kernels(mode: bool = True) -> None:
+    """Choose, on the GPU, kernels that give the same bits in every run over faster ones that do not.
+
+    It concerns the gradient with respect to the images that a sampler reads (`grid_sample`, `spatial_transform`), where
+    many output pixels add to one input pixel: by default in the order in which the threads come (atomic additions),
+    after ``use_deterministic_kernels(True)`` in a fixed one. The networks of `ministn.models` need no such gradient,
+    since the images they warp are data. On the CPU every kernel has a fixed order.
+
+    Parameters
+    ----------
+    mode : bool
+    """
+    global _deterministic
+    _deterministic = bool(mode)
+
+
+def deterministic() -> bool:
+    """Whether `use_deterministic_kernels` asked for a fixed order."""
+    return _deterministic
 
 
 def implementation(family: str, array: Array) -> ModuleType:

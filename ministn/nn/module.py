@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from ministn.autodiff import Tensor
-from ministn.backend import array_module
+from ministn.backend import array_module, to_device
 
 
 class Parameter(Tensor):
@@ -159,6 +159,26 @@ class Module:
                 tensor.data = tensor.data.astype(dtype)
                 if tensor.grad is not None:
                     tensor.grad = Tensor(tensor.grad.data.astype(dtype))
+        return self
+
+    def to(self, device: str) -> Self:
+        """Move all parameters, gradients and buffers to `device`, in place; returns the module.
+
+        An optimiser of these parameters stays valid: what it remembers of them follows at its next step.
+
+        Parameters
+        ----------
+        device : {"cpu", "gpu"}
+
+        Raises
+        ------
+        DeviceError
+            If `device` is ``"gpu"`` and there is no CuPy, or no GPU that it can use.
+        """
+        for _, tensor in (*self.named_parameters(), *self.named_buffers()):
+            tensor.data = to_device(tensor.data, device)
+            if tensor.grad is not None:
+                tensor.grad = Tensor(to_device(tensor.grad.data, device))
         return self
 
     def float(self) -> Self:

@@ -35,6 +35,8 @@ _METHODS: dict[str, Callable[..., Any] | property] = {
     "transpose": shape.transpose,
     "T": property(shape.matrix_transpose),
     "astype": shape.astype,
+    "to": shape.to,
+    "cpu": shape.cpu,
     "sum": reduction.sum,
     "mean": reduction.mean,
     "max": reduction.max,

@@ -1,4 +1,4 @@
-"""Moving elements without changing them. The backward pass moves the gradient back."""
+"""Moving elements without changing them, within an array or to another device; `backward` moves the gradient back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ministn.autodiff import Function, Tensor
-from ministn.backend import Array, array_module
+from ministn.backend import Array, array_module, device_of, to_device
 
 
 class Reshape(Function):
@@ -95,6 +95,20 @@ class AsType(Function):
         return grad_output.astype(self.x_dtype)
 
 
+class ToDevice(Function):
+    """The same values in the memory of another device; the gradient goes back to the input's."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def forward(self, x: Array) -> Array:
+        self.x_device = device_of(x)
+        return to_device(x, self.device)
+
+    def backward(self, grad_output: Array) -> Array:
+        return to_device(grad_output, self.x_device)
+
+
 def reshape(x: Tensor, *shape: Any) -> Tensor:
     """`x` under another shape with as many elements; one length may be -1."""
     shape = _flat(shape)
@@ -160,6 +174,22 @@ def astype(x: Tensor, dtype: Any) -> Tensor:
     if dtype.kind != "f":
         return Tensor(x.data.astype(dtype))
     return AsType.apply(x, dtype=dtype)
+
+
+def to(x: Tensor, device: str) -> Tensor:
+    """`x` on `device`, ``"cpu"`` or ``"gpu"``: itself if it is there already, else a copy; differentiable.
+
+    Raises
+    ------
+    DeviceError
+        If `device` is ``"gpu"`` and there is no CuPy, or no GPU that it can use.
+    """
+    return x if x.device == device else ToDevice.apply(x, device=device)
+
+
+def cpu(x: Tensor) -> Tensor:
+    """``x.to("cpu")``"""
+    return to(x, "cpu")
 
 
 def _axis(name: str, x: Tensor, dim: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ministn.autodiff import Tensor
-from ministn.backend import Array, array_module
+from ministn.backend import Array, array_module, is_array, to_device
 
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]]
 
@@ -45,6 +45,7 @@ class Optimizer:
         self.defaults = self._checked(defaults)
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, dict[str, Any]] = {}
+        self._library: type | None = None  # of the arrays at the last step, for `_follow_parameters`
         entries: list[Any] = list(params)
         if not entries:
             raise ValueError(f"{self._name}: expected at least one parameter, got an empty list")
@@ -78,10 +79,21 @@ class Optimizer:
 
     def step(self) -> None:
         """Move every parameter that has a gradient, in place."""
+        self._follow_parameters()
         for group in self.param_groups:
             for param in group["params"]:
                 if param.grad is not None:
                     self._update(param.data, param.grad.data, self.state.setdefault(param, {}), group)
+
+    def _follow_parameters(self) -> None:
+        """Bring the state to the device of the parameters, if `Module.to` has moved them since the last step."""
+        first = next(iter(self.state), None)
+        if first is not None and type(first.data) is not self._library:  # one look, not one for each array
+            self._library = type(first.data)
+            for param, values in self.state.items():
+                for name, value in values.items():
+                    if is_array(value):
+                        values[name] = to_device(value, param.device)
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
