@@ -1,0 +1,115 @@
+"""What CuPy does not have: the knobs and counters of the stand-in, and how work comes to its "device".
+
+Tests read ``cupy._stand_in.counts``; everything else here is for the other files of the stand-in.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+# How often data went to the device ("h2d") or came back ("d2h"), the host waited ("synchronise"), and kernels of
+# cuda.cu ("kernel") or whole graphs ("graph") were launched. `counts.clear()` starts over.
+counts: collections.Counter[str] = collections.Counter()
+
+# In which order the emulator runs threads and blocks: 0 ascending, 1 descending, any other number seeds a random one.
+thread_order = int(os.environ.get("MINISTN_THREAD_ORDER", "0"))
+
+
+class Memory:
+    """Who owns a piece of device memory: all arrays that look at it share this, and it dies with the last of them."""
+
+    __slots__ = ("__weakref__", "pool")
+
+    def __init__(self) -> None:
+        self.pool = weakref.ref(pools[-1])
+
+
+class MemoryPool:
+    """Freed memory, kept to be given out again. The stand-in reuses none; it only knows what belongs to which pool."""
+
+    def malloc(self, size: int) -> Any:
+        raise NotImplementedError("stand-in: pass pool.malloc to cupy.cuda.using_allocator; it is not for calling")
+
+
+default_pool = MemoryPool()
+pools = [default_pool]  # the last one serves new arrays
+
+
+class Graph:
+    """Work that was recorded on a stream, to be repeated as often as wanted."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError("a graph cannot be made by the user, only recorded from a stream")
+
+    @classmethod
+    def _begun(cls, stream: Any) -> Graph:
+        graph = cls.__new__(cls)
+        graph._stream, graph._work, graph._memories = stream, [], {}
+        return graph
+
+    def _record(self, work: Callable[[], None], memories: Iterable[Memory]) -> None:
+        self._work.append(work)
+        for memory in memories:
+            # Memory of a pool of the graph's own is the graph's, whether or not there is still an array that looks at
+            # it. Memory of the common pool goes to somebody else once its arrays are gone.
+            self._memories[id(memory)] = weakref.ref(memory), memory.pool if memory.pool() is not default_pool else None
+
+    def launch(self, stream: Any = None) -> None:
+        """Repeat the work on `stream`, or the current one."""
+        for memory, pool in self._memories.values():
+            if memory() is None and (pool is None or pool() is None):
+                raise RuntimeError(
+                    "stand-in: this graph uses memory that was freed since: on a GPU it would overwrite other arrays. "
+                    "Keep its arrays, or capture under cupy.cuda.using_allocator(pool.malloc) and keep the pool"
+                )
+        counts["graph"] += 1
+        for work in list(self._work):
+            submit(work, [])
+
+
+class _PerThread(threading.local):
+    def __init__(self) -> None:
+        self.streams: list[Any] = []  # the current one is the last
+
+
+per_thread = _PerThread()
+capture: Graph | None = None  # what is being recorded at the moment
+
+
+def submit(work: Callable[[], None], memories: Iterable[Memory]) -> None:
+    """Run `work` on the device; during a capture, write it down instead."""
+    if capture is None:
+        with np.errstate(all="ignore"):  # a GPU does not warn of a division by zero
+            work()
+    elif per_thread.streams and per_thread.streams[-1] is capture._stream:
+        capture._record(work, memories)
+    else:
+        raise RuntimeError("stand-in: work on another stream than the one that is being captured; use `with stream:`")
+
+
+def wait(what: str) -> None:
+    """Every place where the host waits for the device comes through here."""
+    if capture is not None:
+        raise RuntimeError(f"cudaErrorStreamCaptureUnsupported: {what} waits for the device during a capture")
+    counts["synchronise"] += 1
+
+
+def copied(direction: str, what: str) -> None:
+    """Every copy between host ("h", NumPy) and device ("d") comes through here."""
+    if capture is not None:
+        raise RuntimeError(f"cudaErrorStreamCaptureUnsupported: {what} copies memory of the host during a capture")
+    counts[direction] += 1
+
+
+def poisoned(array: np.ndarray) -> np.ndarray:
+    """`array` filled with what nobody can take for a result: fresh memory of a GPU holds anything."""
+    kind = array.dtype.kind
+    array.fill(np.nan if kind in "fc" else True if kind == "b" else np.iinfo(array.dtype).max)
+    return array
