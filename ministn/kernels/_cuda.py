@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -81,17 +82,18 @@ def _sent(library: Any, make: Callable[..., np.ndarray], arguments: tuple[Any, .
 
 
 def source(package: str) -> str:
-    """``cuda.cu`` of a family as it is compiled: with the text of ``cuda.cuh`` in place of its #include.
+    """``cuda.cu`` of a family as it is compiled: with the text of `cuda.cuh`, ... in place of each #include.
 
     Pasted, because CuPy's cache on the disk knows a kernel by its text: it would not see an edit of an included file.
     """
-    header = (importlib.resources.files("ministn.kernels") / "cuda.cuh").read_text()
-    text = (importlib.resources.files(package) / "cuda.cu").read_text()
-    include = '#include "cuda.cuh"\n'
-    assert text.count(include) == 1, f"{package}/cuda.cu: expected one line {include!r}"
-    before, after = text.split(include)
-    line = before.count("\n") + 2
-    return f'{before}#line 1 "cuda.cuh"\n{header}\n#line {line} "{package.rsplit(".", 1)[-1]}/cuda.cu"\n{after}'
+    kernels, name = importlib.resources.files("ministn.kernels"), f"{package.rsplit('.', 1)[-1]}/cuda.cu"
+    lines = (importlib.resources.files(package) / "cuda.cu").read_text().splitlines()
+    assert '#include "cuda.cuh"' in lines, f'{package}/cuda.cu: expected a line #include "cuda.cuh"'
+    for k, line in enumerate(lines):
+        if header := re.fullmatch(r'#include "(\w+\.cuh)"', line):
+            text = (kernels / header[1]).read_text()
+            lines[k] = f'#line 1 "{header[1]}"\n{text}\n#line {k + 2} "{name}"'
+    return "\n".join(lines) + "\n"
 
 
 def options(dtype: Any) -> tuple[str, ...]:
