@@ -12,13 +12,13 @@ its `cuda.py` computes, and what it returns is copied back, so that a test writt
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import cuda_emulator
 import numpy as np
 import pytest
 
@@ -39,13 +39,14 @@ def kernels(name: str, thread_order: int | None = None) -> Iterator[None]:
     name : str
         One of `KERNELS`. Without a C++ compiler "cuda" skips the test, without a GPU and CuPy "gpu" does.
     thread_order : int, optional
-        How the emulator goes through blocks and threads: 0 ascending, 1 descending, else the seed of a random order.
+        How the emulator goes through blocks and threads: 0 ascending, 1 descending, another number seeds a random order.
     """
     if name in ("cpu", "reference"):
         with use_kernels(name):
             yield
     elif name == "cuda":
-        with stand_in() as library, _thread_order(library, thread_order), _served_by(library):
+        order = {} if thread_order is None else {"order": thread_order}
+        with stand_in() as library, cuda_emulator.launch_defaults(**order), _served_by(library):
             yield
     elif name == "gpu":
         with _served_by(real_cupy()):
@@ -63,8 +64,10 @@ def stand_in() -> Iterator[Any]:
     module
         The stand-in. Its ``_stand_in.counts`` count transfers, synchronisations and launches.
     """
-    if shutil.which("g++") is None:
-        pytest.skip("the emulator of the CUDA kernels needs a C++ compiler, g++")
+    try:
+        cuda_emulator.find_compiler()
+    except cuda_emulator.NoCompilerError as error:
+        pytest.skip(str(error))
     replaced = _taken_out()
     sys.modules.update(_loaded)
     sys.path.insert(0, str(_STAND_IN))
@@ -81,7 +84,7 @@ def stand_in() -> Iterator[Any]:
 
 def real_cupy() -> Any:
     """CuPy, if it is installed and finds a GPU; otherwise the test is skipped."""
-    cupy = pytest.importorskip("cupy", reason="needs CuPy and a GPU")
+    cupy = pytest.importorskip("cupy", reason="needs CuPy and a GPU", exc_type=ImportError)
     if not cupy.cuda.is_available():
         pytest.skip("CuPy finds no GPU")
     return cupy
@@ -94,27 +97,17 @@ def _taken_out() -> dict[str, ModuleType]:
 
 
 @contextlib.contextmanager
-def _thread_order(library: Any, order: int | None) -> Iterator[None]:
-    before = library._stand_in.thread_order
-    library._stand_in.thread_order = before if order is None else order
-    try:
-        yield
-    finally:
-        library._stand_in.thread_order = before
-
-
-@contextlib.contextmanager
 def _served_by(library: Any) -> Iterator[None]:
     """NumPy arrays given to a family are served by its cuda.py, with `library` to hold them."""
     load = ministn.backend._load
 
-    def load_cuda(family: str, name: str) -> Any:
-        module = load(family, "cuda")
-        return module if name == "cuda" else _WithNumPyArrays(module, library)
+    def load_cuda_for_cpu(family: str, name: str) -> Any:
+        return _WithNumPyArrays(load(family, "cuda"), library) if name == "cpu" else load(family, name)
 
-    ministn.backend._load = load_cuda
+    ministn.backend._load = load_cuda_for_cpu
     try:
-        yield
+        with use_kernels("cpu"):
+            yield
     finally:
         ministn.backend._load = load
 

@@ -8,13 +8,17 @@ against the real package by tests/gpu/test_stand_in.py; any other name is an Att
 from __future__ import annotations
 
 import builtins
+import sys
 from typing import Any, NoReturn
 
 import numpy as np
 
 from cupy import _stand_in
 from cupy import cuda as cuda
-from cupy._array import _operand, _view, add_at, compute, ndarray, wrap
+from cupy._array import _operand, _view, ndarray
+from cupy._array import add_at as _add_at
+from cupy._array import compute as _compute
+from cupy._array import wrap as _wrap
 from cupy._raw import RawKernel as RawKernel
 from cupy._raw import RawModule as RawModule
 
@@ -43,12 +47,12 @@ class ufunc:
         if not builtins.any(isinstance(value, ndarray) for value in args):
             raise TypeError(f"stand-in: {self.__name__} of no array on the device: use NumPy")
         keywords = {} if dtype is None else {"dtype": dtype}
-        return compute(self._function, *args, out=out, casting=casting, **keywords)
+        return _compute(self._function, *args, out=out, casting=casting, **keywords)
 
     def at(self, a: ndarray, indices: Any, b: Any = None) -> None:
         if self._function is not np.add:
             raise NotImplementedError(f"stand-in: {self.__name__}.at")
-        add_at(a, indices, b)
+        _add_at(a, indices, b)
 
 
 absolute = abs = ufunc(np.absolute)
@@ -117,56 +121,39 @@ def ones(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
     return full(shape, 1, dtype, order)
 
 
-def empty_like(
-    prototype: ndarray, dtype: Any = None, order: str = "K", subok: Any = None, shape: Any = None
-) -> ndarray:
-    _device_array("empty_like", prototype)
-    return wrap(_stand_in.poisoned(np.empty_like(prototype._values, dtype, order, shape=shape)))
+def empty_like(prototype: ndarray, dtype: Any = None, order: str = "K") -> ndarray:
+    values = _device_array("empty_like", prototype)._values
+    return _wrap(_stand_in.poisoned(np.empty_like(values, dtype, order)))
 
 
-def full_like(
-    a: ndarray, fill_value: Any, dtype: Any = None, order: str = "K", subok: Any = None, shape: Any = None
-) -> ndarray:
-    array = empty_like(a, dtype, order, subok, shape)
+def full_like(a: ndarray, fill_value: Any, dtype: Any = None, order: str = "K") -> ndarray:
+    array = empty_like(a, dtype, order)
     array.fill(fill_value)
     return array
 
 
-def zeros_like(a: ndarray, dtype: Any = None, order: str = "K", subok: Any = None, shape: Any = None) -> ndarray:
-    return full_like(a, 0, dtype, order, subok, shape)
+def zeros_like(a: ndarray, dtype: Any = None, order: str = "K") -> ndarray:
+    return full_like(a, 0, dtype, order)
 
 
-def ones_like(a: ndarray, dtype: Any = None, order: str = "K", subok: Any = None, shape: Any = None) -> ndarray:
-    return full_like(a, 1, dtype, order, subok, shape)
+def ones_like(a: ndarray, dtype: Any = None, order: str = "K") -> ndarray:
+    return full_like(a, 1, dtype, order)
 
 
 def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> ndarray:
     start, stop = (0, start) if stop is None else (start, stop)
-    return compute(lambda: np.arange(start, stop, step, dtype))
+    return _compute(lambda: np.arange(start, stop, step, dtype))
 
 
-def linspace(
-    start: Any, stop: Any, num: int = 50, endpoint: bool = True, retstep: bool = False, dtype: Any = None
-) -> Any:
-    if retstep:
-        raise NotImplementedError("stand-in: linspace(retstep=True)")
-    return compute(lambda: np.linspace(start, stop, num, endpoint, dtype=dtype))
+def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, *, dtype: Any = None) -> ndarray:
+    return _compute(lambda: np.linspace(start, stop, num, endpoint, dtype=dtype))
 
 
-def eye(N: int, M: Any = None, k: int = 0, dtype: Any = float, order: str = "C") -> ndarray:
-    return compute(lambda: np.eye(N, M, k, dtype))
+def eye(N: int, M: Any = None, k: int = 0, dtype: Any = float) -> ndarray:
+    return _compute(lambda: np.eye(N, M, k, dtype))
 
 
-def array(
-    obj: Any,
-    dtype: Any = None,
-    copy: Any = True,
-    order: str = "K",
-    subok: bool = False,
-    ndmin: int = 0,
-    *,
-    blocking: Any = False,
-) -> ndarray:
+def array(obj: Any, dtype: Any = None, copy: bool = True, order: str = "K") -> ndarray:
     if isinstance(obj, ndarray):
         if not copy and (dtype is None or obj.dtype == dtype):
             return obj
@@ -177,11 +164,11 @@ def array(
     _stand_in.copied("h2d", "cupy.array of a NumPy array, list or number")
     if isinstance(obj, np.ndarray) and obj.flags.f_contiguous and not obj.flags.c_contiguous and order in "KAF":
         values = np.asfortranarray(values)  # any other order of the axes in memory is lost
-    return wrap(values)
+    return _wrap(values)
 
 
-def asarray(a: Any, dtype: Any = None, order: Any = None, *, copy: Any = None, blocking: Any = False) -> ndarray:
-    return array(a, dtype, bool(copy), "K" if order is None else order)
+def asarray(a: Any, dtype: Any = None, order: Any = None) -> ndarray:
+    return array(a, dtype, False, "K" if order is None else order)
 
 
 def ascontiguousarray(a: ndarray, dtype: Any = None) -> ndarray:
@@ -192,14 +179,12 @@ def ascontiguousarray(a: ndarray, dtype: Any = None) -> ndarray:
     return a.astype(a.dtype if dtype is None else dtype, "C")
 
 
-def asnumpy(a: Any, stream: Any = None, order: str = "C", out: Any = None, *, blocking: bool = True) -> np.ndarray:
-    return a.get(stream, order, out, blocking) if isinstance(a, ndarray) else np.asarray(a)
+def asnumpy(a: Any, stream: Any = None, order: str = "C", out: Any = None) -> np.ndarray:
+    return a.get(stream, order, out) if isinstance(a, ndarray) else np.asarray(a)
 
 
 def get_array_module(*args: Any) -> Any:
-    import cupy
-
-    return cupy if builtins.any(isinstance(value, ndarray) for value in args) else np
+    return sys.modules["cupy"] if builtins.any(isinstance(value, ndarray) for value in args) else np
 
 
 # --- reductions -------------------------------------------------------------------------------------------------------
@@ -213,12 +198,12 @@ def any(a: ndarray, axis: Any = None, out: Any = None, keepdims: bool = False) -
     return _device_array("any", a).any(axis, out, keepdims)
 
 
-def argmax(a: ndarray, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> ndarray:
-    return _device_array("argmax", a).argmax(axis, out, dtype, keepdims)
+def argmax(a: ndarray, axis: Any = None, *, out: Any = None, keepdims: bool = False) -> ndarray:
+    return _device_array("argmax", a).argmax(axis, out, keepdims=keepdims)
 
 
-def argmin(a: ndarray, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> ndarray:
-    return _device_array("argmin", a).argmin(axis, out, dtype, keepdims)
+def argmin(a: ndarray, axis: Any = None, *, out: Any = None, keepdims: bool = False) -> ndarray:
+    return _device_array("argmin", a).argmin(axis, out, keepdims=keepdims)
 
 
 def max(a: ndarray, axis: Any = None, out: Any = None, keepdims: bool = False) -> ndarray:
@@ -233,8 +218,8 @@ def min(a: ndarray, axis: Any = None, out: Any = None, keepdims: bool = False) -
     return _device_array("min", a).min(axis, out, keepdims)
 
 
-def prod(a: ndarray, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> ndarray:
-    return _device_array("prod", a).prod(axis, dtype, out, keepdims)
+def prod(a: ndarray, axis: Any = None, dtype: Any = None, out: Any = None) -> ndarray:
+    return _device_array("prod", a).prod(axis, dtype, out)
 
 
 def sum(a: ndarray, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> ndarray:
@@ -242,13 +227,13 @@ def sum(a: ndarray, axis: Any = None, dtype: Any = None, out: Any = None, keepdi
 
 
 def cumsum(a: ndarray, axis: Any = None, dtype: Any = None, out: Any = None) -> ndarray:
-    return compute(np.cumsum, _device_array("cumsum", a), axis=axis, dtype=dtype, out=out)
+    return _compute(np.cumsum, _device_array("cumsum", a), axis=axis, dtype=dtype, out=out)
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------------
 
 
-def broadcast_to(array: ndarray, shape: Any, subok: bool = False) -> ndarray:
+def broadcast_to(array: ndarray, shape: Any) -> ndarray:
     return _view(_device_array("broadcast_to", array), np.broadcast_to(array._values, shape))
 
 
@@ -257,14 +242,13 @@ def clip(a: ndarray, a_min: Any, a_max: Any, out: Any = None) -> ndarray:
 
 
 def concatenate(tup: Any, axis: int = 0, out: Any = None) -> ndarray:
-    return compute(lambda *arrays: np.concatenate(arrays, axis), *tup, out=out)
+    return _compute(lambda *arrays: np.concatenate(arrays, axis), *tup, out=out)
 
 
 def copyto(dst: ndarray, src: Any, casting: str = "same_kind") -> None:
-    target, source = _device_array("copyto", dst)._values, _operand(src)
+    _device_array("copyto", dst)
     if isinstance(src, ndarray) and not np.can_cast(src.dtype, dst.dtype, casting):
         raise TypeError(f"Cannot cast {src.dtype} to {dst.dtype} in {casting} casting mode")
-    np.broadcast_shapes(target.shape, np.shape(source))
     dst[...] = src
 
 
@@ -281,7 +265,7 @@ def flip(m: ndarray, axis: Any = None) -> ndarray:
 
 
 def matmul(x1: ndarray, x2: ndarray, /, out: Any = None) -> ndarray:
-    return compute(np.matmul, x1, x2, out=out)
+    return _compute(np.matmul, x1, x2, out=out)
 
 
 def moveaxis(a: ndarray, source: Any, destination: Any) -> ndarray:
@@ -305,7 +289,7 @@ def squeeze(a: ndarray, axis: Any = None) -> ndarray:
 
 
 def stack(tup: Any, axis: int = 0, out: Any = None) -> ndarray:
-    return compute(lambda *arrays: np.stack(arrays, axis), *tup, out=out)
+    return _compute(lambda *arrays: np.stack(arrays, axis), *tup, out=out)
 
 
 def swapaxes(a: ndarray, axis1: int, axis2: int) -> ndarray:
@@ -321,7 +305,7 @@ def transpose(a: ndarray, axes: Any = None) -> ndarray:
 
 
 def where(condition: ndarray, x: Any, y: Any) -> ndarray:
-    return compute(np.where, condition, x, y)
+    return _compute(np.where, condition, x, y)
 
 
 def _device_array(name: str, value: Any) -> ndarray:

@@ -28,9 +28,7 @@ class ndarray:
     __slots__ = ("__weakref__", "_memory", "_values")
     __array_priority__ = 100  # numpy.float32(2) * array is the array's affair
 
-    def __init__(self, shape: Any, dtype: Any = float, memptr: Any = None, strides: Any = None, order: str = "C"):
-        if memptr is not None or strides is not None:
-            raise NotImplementedError("stand-in: an array over memory that is there already")
+    def __init__(self, shape: Any, dtype: Any = float, *, order: str = "C") -> None:
         self._values = _stand_in.poisoned(np.empty(shape, _checked_dtype(dtype), order))
         self._memory = _stand_in.Memory()
 
@@ -39,7 +37,7 @@ class ndarray:
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
 
-    def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
+    def get(self, stream: Any = None, order: str = "C", out: Any = None) -> np.ndarray:
         _copied_to_host("ndarray.get")
         if out is None:
             return np.array(self._values, order=order)
@@ -90,6 +88,15 @@ class ndarray:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __reduce__(self) -> Any:
+        raise TypeError("stand-in: pickling an array of the device would copy it to the host")
+
+    def __copy__(self) -> ndarray:
+        return self.copy()
+
+    def __deepcopy__(self, memo: Any) -> ndarray:
+        return self.copy()
+
     # --- what it is -------------------------------------------------------------------------------------------------
 
     shape = property(lambda self: self._values.shape)
@@ -116,18 +123,16 @@ class ndarray:
         index = index if isinstance(index, tuple) else (index,)
         if not any(map(_is_array_index, index)):
             return _view(self, self._values[_with_ellipsis(index)])
-        if any(_is_mask(part) for part in index):
-            _stand_in.wait("indexing by a mask, whose result has as many elements as the mask has trues,")
+        _wait_for_masks(index)
         return compute(_picked, self, *_index_operands(index))
 
     def __setitem__(self, index: Any, value: Any) -> None:
         index = index if isinstance(index, tuple) else (index,)
-        if not any(map(_is_array_index, index)):
-            target = self._values[_with_ellipsis(index)]
-            source = _operand(value)
-            _stand_in.submit(lambda: np.copyto(target, source, casting="unsafe"), _memories(self, value))
-        else:
+        if any(map(_is_array_index, index)):
             write_through(_assign, self, index, value)
+        else:
+            target, source = self._values[_with_ellipsis(index)], _operand(value)
+            _stand_in.submit(lambda: np.copyto(target, source, casting="unsafe"), _memories(self, value))
 
     # --- arithmetic -------------------------------------------------------------------------------------------------
 
@@ -149,15 +154,13 @@ class ndarray:
     def any(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> ndarray:
         return compute(np.any, self, axis=axis, keepdims=keepdims, out=out)
 
-    def argmax(self, axis: Any = None, out: Any = None, dtype: Any = None, keepdims: bool = False) -> ndarray:
+    def argmax(self, axis: Any = None, out: Any = None, *, keepdims: bool = False) -> ndarray:
         return compute(np.argmax, self, axis=axis, keepdims=keepdims, out=out)
 
-    def argmin(self, axis: Any = None, out: Any = None, dtype: Any = None, keepdims: bool = False) -> ndarray:
+    def argmin(self, axis: Any = None, out: Any = None, *, keepdims: bool = False) -> ndarray:
         return compute(np.argmin, self, axis=axis, keepdims=keepdims, out=out)
 
-    def astype(
-        self, dtype: Any, order: str = "K", casting: Any = None, subok: Any = None, copy: bool = True
-    ) -> ndarray:
+    def astype(self, dtype: Any, order: str = "K", *, copy: bool = True) -> ndarray:
         if not copy and self.dtype == dtype:
             return self
         return compute(np.ndarray.astype, self, dtype=_checked_dtype(dtype), order=order, keep_order=True)
@@ -186,8 +189,8 @@ class ndarray:
     def min(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> ndarray:
         return compute(np.min, self, axis=axis, keepdims=keepdims, out=out)
 
-    def prod(self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> ndarray:
-        return compute(np.prod, self, axis=axis, dtype=dtype, keepdims=keepdims, out=out)
+    def prod(self, axis: Any = None, dtype: Any = None, out: Any = None) -> ndarray:
+        return compute(np.prod, self, axis=axis, dtype=dtype, out=out)
 
     def ravel(self, order: str = "C") -> ndarray:
         return _view_or_copy(self, lambda values: values.ravel(order))
@@ -311,20 +314,23 @@ def wrap(values: np.ndarray) -> ndarray:
 def write_through(write: Callable[..., None], array: ndarray, index: tuple[Any, ...], value: Any) -> None:
     """``write(values, index, value)`` at an index with arrays in it."""
     target, source = array._values, _operand(value)
-    make_index, *parts = _index_operands(index)
-    parts = [_operand(part) for part in parts]
-    _stand_in.submit(lambda: write(target, make_index(target, *parts), source), _memories(array, value, *index))
-
-
-def index_is_plain(index: Any) -> bool:
-    return not any(map(_is_array_index, index if isinstance(index, tuple) else (index,)))
+    if not isinstance(value, ndarray):
+        _stand_in.copied("h2d", "a number, written where an array of indices says,")
+    _wait_for_masks(index)
+    make_index, *arrays = _index_operands(index)
+    parts = [array._values for array in arrays]
+    _stand_in.submit(lambda: write(target, make_index(target, *parts), source), _memories(array, value, *arrays))
 
 
 def add_at(array: ndarray, index: Any, value: Any) -> None:
     """``array[index] += value``, in which an element that is named twice receives two values."""
+    index = index if isinstance(index, tuple) else (index,)
+    if not any(map(_is_array_index, index)):
+        part = array[index]
+        part += value
+        return
     if array.dtype not in _MAY_BE_SCATTERED:
         raise TypeError(f"cupy.add.at only supports {sorted(map(str, _MAY_BE_SCATTERED))}, got {array.dtype}")
-    index = index if isinstance(index, tuple) else (index,)
     write_through(np.add.at, array, index, value)
 
 
@@ -381,6 +387,12 @@ def _is_array_index(part: Any) -> bool:
 
 def _is_mask(part: Any) -> bool:
     return _is_array_index(part) and (part.dtype if hasattr(part, "dtype") else np.asarray(part).dtype).kind == "b"
+
+
+def _wait_for_masks(index: tuple[Any, ...]) -> None:
+    """CuPy asks the device how many elements a mask has chosen."""
+    if any(_is_mask(part) for part in index):
+        _stand_in.wait("a mask as an index")
 
 
 def _with_ellipsis(index: tuple[Any, ...]) -> tuple[Any, ...]:

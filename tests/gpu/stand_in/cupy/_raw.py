@@ -1,4 +1,4 @@
-"""Kernels in CUDA C++, run by the emulator."""
+"""Kernels in CUDA C++, run by the emulator of examples/cuda_emulator."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import numpy as np
 from cupy import _stand_in
 from cupy._array import ndarray
 
-_MOST_THREADS, _LARGEST_BLOCK = 1024, (1024, 1024, 64)
-_LARGEST_GRID = (2**31 - 1, 2**16 - 1, 2**16 - 1)
+_CUPY_ADDS = ("-ftz=true",)  # whatever options it is given: floats too small for full precision are zeros
 _MOST_SHARED_MEMORY = 48 * 1024  # bytes, without asking the driver for more
 
 
@@ -25,16 +24,20 @@ class RawModule:
         if not isinstance(options, tuple):
             raise TypeError(f"Argument 'options' has incorrect type (expected tuple, got {type(options).__name__})")
         self._code, self._options = code, options
-        self._kernels: dict[str, Any] | None = None
+        self._kernels: dict[str, cuda_emulator.Kernel] | None = None
 
     def get_function(self, name: str) -> RawKernel:
         if self._kernels is None:
             if _stand_in.capture is not None:
-                raise RuntimeError("stand-in: compiling and loading kernels during a capture; launch them once before")
-            self._kernels = cuda_emulator.build(self._code, self._options)
+                raise RuntimeError(
+                    "stand-in: kernels are compiled and loaded during a capture; launch them once before"
+                )
+            self._kernels = cuda_emulator.build(self._code, (*self._options, *_CUPY_ADDS))
         if name not in self._kernels:
             raise RuntimeError(f"CUDA_ERROR_NOT_FOUND: named symbol not found: {name}")
-        return RawKernel._of(self._kernels[name])
+        kernel = RawKernel.__new__(RawKernel)
+        kernel._kernel, kernel.name = self._kernels[name], name
+        return kernel
 
 
 class RawKernel:
@@ -43,72 +46,54 @@ class RawKernel:
     def __init__(self, code: str, name: str) -> None:
         raise NotImplementedError("stand-in: use RawModule(code=...).get_function(name)")
 
-    @classmethod
-    def _of(cls, kernel: Any) -> RawKernel:
-        self = cls.__new__(cls)
-        self._kernel, self.name = kernel, kernel.name
-        return self
-
     def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: Any, *, shared_mem: int = 0) -> None:
         if not isinstance(grid, tuple) or not isinstance(block, tuple) or not isinstance(args, (tuple, list)):
             raise TypeError(f"{self.name}: expected grid, block and args to be tuples")
-        sizes = [(*size, 1, 1)[:3] for size in (grid, block)]
-        self._check_sizes(*sizes, shared_mem)
+        if not 0 <= shared_mem <= _MOST_SHARED_MEMORY:
+            raise ValueError(
+                f"{self.name}: CUDA_ERROR_INVALID_VALUE: {shared_mem} bytes of shared memory, "
+                f"of at most {_MOST_SHARED_MEMORY}"
+            )
         signature = self._kernel.signature
         if len(args) != len(signature):
             raise TypeError(f"{self.name}: {len(args)} arguments for {len(signature)} parameters")
-        buffers = [self._buffer(i, *both) for i, both in enumerate(zip(args, signature, strict=True))]
-        arrays = [value for value in args if isinstance(value, ndarray)]
-        kept = [array._values for array in arrays]
+        buffers = [self._buffer(*each) for each in zip(args, signature, self._kernel.parameters, strict=True)]
         _stand_in.counts["kernel"] += 1
+        _stand_in.submit(
+            lambda: self._kernel.launch(grid, block, buffers, shared=shared_mem),
+            [value._memory for value in args if isinstance(value, ndarray)],
+        )
 
-        def work() -> None:
-            self._kernel.launch(*sizes, buffers, shared=shared_mem, order=_stand_in.thread_order)
-            kept.__len__()  # the memory that the buffers point to lives as long as the work may be repeated
-
-        _stand_in.submit(work, [array._memory for array in arrays])
-
-    def _check_sizes(self, grid: tuple[int, ...], block: tuple[int, ...], shared: int) -> None:
-        threads = block[0] * block[1] * block[2]
-        for name, size, largest in (("grid", grid, _LARGEST_GRID), ("block", block, _LARGEST_BLOCK)):
-            if not all(1 <= n <= most for n, most in zip(size, largest, strict=True)):
-                raise ValueError(
-                    f"{self.name}: CUDA_ERROR_INVALID_VALUE: expected a {name} of 1 to {largest}, got {size}"
-                )
-        if threads > _MOST_THREADS:
-            raise ValueError(f"{self.name}: CUDA_ERROR_INVALID_VALUE: {threads} threads in a block of at most 1024")
-        if not 0 <= shared <= _MOST_SHARED_MEMORY:
-            raise ValueError(
-                f"{self.name}: CUDA_ERROR_INVALID_VALUE: {shared} bytes of shared memory, of 49152 at most"
-            )
-
-    def _buffer(self, position: int, value: Any, parameter: str) -> Any:
-        """The bytes of one argument."""
-        where = f"{self.name}: argument {position}"
-        wanted = parameter.replace("c", "")
+    def _buffer(self, value: Any, declared: str, parameter: str) -> Any:
+        """The bytes of one argument; `declared` is its type as the emulator names it: ``i4``, ``*f4``, ``*cf4``."""
+        where = f"{self.name}: {parameter}"
+        wanted = declared.replace("c", "")
         if isinstance(value, ndarray):
-            if not parameter.startswith("*"):
-                raise TypeError(f"{where}: the kernel has a number ({parameter}), got an array")
+            if not declared.startswith("*"):
+                raise TypeError(f"{where}: the kernel has a number ({declared}), got an array")
             if wanted != f"*{_code(value.dtype)}":
                 raise TypeError(
-                    f"{where}: the kernel has {parameter}, got an array of {value.dtype}, read as such bytes"
+                    f"{where}: the kernel has {declared}, and would read the bytes of {value.dtype} as that"
                 )
             if not value.flags.c_contiguous:
                 raise TypeError(
                     f"{where}: not C-contiguous: strides {value.strides} of shape {value.shape} are ignored"
                 )
-            return ctypes.c_uint64(value._values.ctypes.data)
-        if parameter.startswith("*"):
-            raise TypeError(f"{where}: the kernel has a pointer ({parameter}), got {type(value).__name__}")
+            if not (declared.startswith("*c") or value._values.flags.writeable):
+                raise TypeError(f"{where}: the kernel may write to it, but it repeats the same memory (broadcast_to)")
+            address = ctypes.c_uint64(value._values.ctypes.data if value.size else 0)
+            address.memory = value._values  # lives as long as its address may be used
+            return address
+        if declared.startswith("*"):
+            raise TypeError(f"{where}: the kernel has a pointer ({declared}), got {type(value).__name__}")
         if not isinstance(value, np.generic):
             raise TypeError(
                 f"{where}: expected a NumPy scalar, got {type(value).__name__}, which CuPy takes as 64 bits"
             )
         if wanted != _code(value.dtype):
-            raise TypeError(f"{where}: the kernel has {parameter}, got {value.dtype}, whose bytes mean something else")
+            raise TypeError(f"{where}: the kernel has {declared}, and would read the bytes of {value.dtype} as that")
         return ctypes.create_string_buffer(value.tobytes(), value.itemsize)
 
 
 def _code(dtype: np.dtype) -> str:
-    """A type as the emulator names it: f4, i8, u1, b1."""
     return f"{dtype.kind}{dtype.itemsize}"

@@ -1,4 +1,4 @@
-"""What CuPy does not have: the knobs and counters of the stand-in, and how work comes to its "device".
+"""What CuPy does not have: the counters of the stand-in, and how work comes to its "device".
 
 Tests read ``cupy._stand_in.counts``; everything else here is for the other files of the stand-in.
 """
@@ -6,7 +6,6 @@ Tests read ``cupy._stand_in.counts``; everything else here is for the other file
 from __future__ import annotations
 
 import collections
-import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -17,9 +16,6 @@ import numpy as np
 # How often data went to the device ("h2d") or came back ("d2h"), the host waited ("synchronise"), and kernels of
 # cuda.cu ("kernel") or whole graphs ("graph") were launched. `counts.clear()` starts over.
 counts: collections.Counter[str] = collections.Counter()
-
-# In which order the emulator runs threads and blocks: 0 ascending, 1 descending, any other number seeds a random one.
-thread_order = int(os.environ.get("MINISTN_THREAD_ORDER", "0"))
 
 
 class Memory:

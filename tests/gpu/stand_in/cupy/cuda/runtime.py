@@ -17,6 +17,10 @@ def getDeviceCount() -> int:
     return 1
 
 
+def getDevice() -> int:
+    return 0
+
+
 def getDeviceProperties(device: int) -> dict[str, Any]:
     return {
         "name": b"NumPy, standing in for a GPU",

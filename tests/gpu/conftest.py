@@ -1,0 +1,17 @@
+"""Fixtures for the tests of the GPU path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from implementations import stand_in
+
+
+@pytest.fixture
+def cupy() -> Iterator[Any]:
+    """The stand-in for CuPy, in the place of CuPy during the test, with its counts at zero."""
+    with stand_in() as library:
+        library._stand_in.counts.clear()
+        yield library
