@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ministn import random
 from ministn.autodiff import Function, Tensor
-from ministn.backend import Array, array_module, implementation
+from ministn.backend import Array, implementation
 
 _ELEMENTWISE = "ministn.ops.elementwise"
 
@@ -44,8 +42,7 @@ def _masked(name: str, input: Tensor, shape: tuple[int, ...], p: float, training
         raise ValueError(f"{name}: expected a probability 0 <= p <= 1, got {p}")
     if not training or p == 0:
         return input
-    keep = random.generator().random(shape, dtype=np.float32) >= p  # drawn on the CPU: one sequence on every device
-    factor = input.dtype.type(1 / (1 - p) if p < 1 else 0)  # p = 1 keeps none
-    # In the input's order of memory, which is batch-last or C: NumPy then multiplies run by run.
-    scale = np.multiply(keep, factor, order="C" if input.data.flags.c_contiguous else "F")
-    return Dropout.apply(input, scale=array_module(input.data).asarray(scale))
+    factor = 1 / (1 - p) if p < 1 else 0.0  # p = 1 keeps none
+    # One random sequence on every device: the same seed drops the same elements.
+    mask = implementation(_ELEMENTWISE, input.data).random_mask(random.generator(), shape, p, factor, input.data)
+    return Dropout.apply(input, scale=mask)

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from ministn.autodiff import Function, Tensor
-from ministn.backend import Array, array_module, is_array
+from ministn.backend import Array, array_module, implementation, is_array
 from ministn.ops.reduction import mean
 from ministn.ops.reduction import sum as sum_
+
+_SOFTMAX = "ministn.ops.softmax"
 
 
 class NLLLoss(Function):
@@ -19,19 +21,17 @@ class NLLLoss(Function):
         self.labels, self.reduction = labels, reduction
 
     def forward(self, log_probabilities: Array) -> Array:
-        xp = array_module(log_probabilities)
-        self.shape, self.rows = log_probabilities.shape, xp.arange(len(self.labels))
-        losses = log_probabilities[self.rows, self.labels]
+        self.shape = log_probabilities.shape
+        losses = implementation(_SOFTMAX, log_probabilities).picked(log_probabilities, self.labels)
         if self.reduction == "none":
             return -losses
-        total = xp.asarray(losses.sum())
+        total = array_module(losses).asarray(losses.sum())
         return -total / total.dtype.type(len(losses)) if self.reduction == "mean" else -total
 
     def backward(self, grad_output: Array) -> Array:
-        grad = array_module(grad_output).zeros(self.shape[::-1], grad_output.dtype).T  # as log_softmax: batch-last
         count = grad_output.dtype.type(len(self.labels) if self.reduction == "mean" else 1)
-        grad[self.rows, self.labels] = -grad_output / count
-        return grad
+        values = array_module(grad_output).broadcast_to(-grad_output / count, self.shape[:1])
+        return implementation(_SOFTMAX, grad_output).placed(values, self.labels, self.shape)
 
 
 class CrossEntropy(Function):
@@ -160,6 +160,6 @@ def _labels(name: str, scores: Tensor, labels: Any) -> Array:
         raise TypeError(f"{name}: expected integer labels, got {labels.dtype}")
     classes = scores.shape[1]
     if labels.size and isinstance(labels, np.ndarray) and not (labels.min() >= 0 and labels.max() < classes):
-        # On the GPU the check would wait for the device; there a wrong label is an indexing error of CuPy.
+        # On the GPU the check would wait for the device; there the loss of a wrong label is NaN.
         raise ValueError(f"{name}: expected labels 0 to {classes - 1}, got {labels.min()} to {labels.max()}")
     return labels

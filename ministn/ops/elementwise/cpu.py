@@ -68,6 +68,9 @@ def adam_(w, m, v, g, beta1, beta2, rate, scale, eps):
     _adam(*_vectors(w, m, v, g), (1 - beta1, beta2, 1 - beta2, rate, scale, eps))
 
 
+random_mask = reference.random_mask
+
+
 def _in_one_order(*arrays):
     """Whether all have their numbers in the same order and without gaps, so that vectors of them are views."""
     first, *others = arrays

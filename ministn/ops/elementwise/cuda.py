@@ -1,5 +1,95 @@
-"""CuPy runs the expressions of `reference` as they are."""
+"""The formulas of `reference` on the GPU, each in one pass over memory."""
 
-from ministn.ops.elementwise.reference import adam_, add_scaled_, relu, relu_gradient, scale_and_add_, scaled
+from __future__ import annotations
 
-__all__ = ["adam_", "add_scaled_", "relu", "relu_gradient", "scale_and_add_", "scaled"]
+import math
+from typing import Any
+
+import numpy as np
+
+from ministn.backend import Array, array_module
+from ministn.kernels._cuda import launch
+from ministn.ops.elementwise import reference
+
+_WORD = 2**64
+
+
+def relu(x: Array) -> Array:
+    """As `reference.relu`."""
+    if x.dtype.kind != "f":
+        return reference.relu(x)
+    y, x = array_module(x).empty(x.shape, x.dtype), array_module(x).ascontiguousarray(x)
+    launch(__package__, "relu", x.size, y, x, np.int64(x.size))
+    return y
+
+
+def relu_gradient(grad_output: Array, y: Array) -> Array:
+    """As `reference.relu_gradient`."""
+    library = array_module(y)
+    dx, g, y = library.empty(y.shape, y.dtype), library.ascontiguousarray(grad_output), library.ascontiguousarray(y)
+    launch(__package__, "relu_gradient", y.size, dx, g, y, np.int64(y.size))
+    return dx
+
+
+def scaled(x: Array, scale: Array) -> Array:
+    """As `reference.scaled`; in one pass for a scale of each number, or of each channel of an image."""
+    if scale.shape not in (x.shape, (*x.shape[:2], 1, 1)):
+        return reference.scaled(x, scale)
+    library = array_module(x)
+    y, x, scale = library.empty(x.shape, x.dtype), library.ascontiguousarray(x), library.ascontiguousarray(scale)
+    launch(__package__, "scaled", x.size, y, x, scale, np.int64(x.size), np.int64(x.size // max(scale.size, 1)))
+    return y
+
+
+def add_scaled_(x: Array, factor: float, y: Array) -> None:
+    """As `reference.add_scaled_`."""
+    if not x.flags.c_contiguous:
+        return reference.add_scaled_(x, factor, y)
+    launch(__package__, "add_scaled", x.size, x, factor, array_module(y).ascontiguousarray(y), np.int64(x.size))
+
+
+def scale_and_add_(x: Array, factor: float, y: Array) -> None:
+    """As `reference.scale_and_add_`."""
+    if not x.flags.c_contiguous:
+        return reference.scale_and_add_(x, factor, y)
+    launch(__package__, "scale_and_add", x.size, x, factor, array_module(y).ascontiguousarray(y), np.int64(x.size))
+
+
+def adam_(
+    w: Array, m: Array, v: Array, g: Array, beta1: float, beta2: float, rate: float, scale: float, eps: float
+) -> None:
+    """As `reference.adam_`."""
+    if not (w.flags.c_contiguous and m.flags.c_contiguous and v.flags.c_contiguous):
+        return reference.adam_(w, m, v, g, beta1, beta2, rate, scale, eps)
+    numbers = 1 - beta1, beta2, 1 - beta2, rate, scale, eps
+    launch(__package__, "adam", w.size, w, m, v, array_module(g).ascontiguousarray(g), *numbers, np.int64(w.size))
+
+
+def random_mask(generator: np.random.Generator, shape: tuple[int, ...], p: float, factor: float, like: Array) -> Array:
+    """As `reference.random_mask`: the device draws what the generator would draw, and the generator is moved past it."""
+    mask = array_module(like).empty(shape, like.dtype)
+    if not isinstance(generator.bit_generator, np.random.PCG64):
+        return reference.random_mask(generator, shape, p, factor, like)
+    before = generator.bit_generator.state
+    state, increment = before["state"]["state"], before["state"]["inc"]
+    left_over = before["uinteger"] if before["has_uint32"] else -1
+    words = (*divmod(state, _WORD), *divmod(increment, _WORD))
+    threshold = math.ceil(float(np.float32(p)) * 2**24)  # of 24 random bits
+    arguments = *(np.uint64(word) for word in words), np.int64(left_over), threshold, float(factor), np.int64(mask.size)
+    launch(__package__, "random_mask", mask.size, mask, *arguments)
+    _move_past(generator, before, mask.size)
+    return mask
+
+
+def _move_past(generator: np.random.Generator, before: dict[str, Any], count: int) -> None:
+    """Bring the generator from state `before` to where drawing `count` numbers of float32 would have brought it."""
+    halves = count - before["has_uint32"]  # of outputs yet to come
+    if halves <= 0:
+        generator.bit_generator.state = {**before, "has_uint32": before["has_uint32"] - count}
+        return
+    generator.bit_generator.advance((halves + 1) // 2)  # type: ignore[attr-defined]
+    after = generator.bit_generator.state
+    high, low = divmod(after["state"]["state"], _WORD)
+    mixed, turn = high ^ low, high >> 58
+    last_output = (mixed >> turn | mixed << (64 - turn)) % _WORD
+    generator.bit_generator.state = {**after, "has_uint32": halves % 2, "uinteger": last_output >> 32}

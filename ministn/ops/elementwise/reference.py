@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ministn.backend import Array, array_module
 
 
@@ -39,3 +41,11 @@ def adam_(
     v *= beta2
     v += (1 - beta2) * (g * g)
     w -= rate * m / (array_module(v).sqrt(v) / scale + eps)
+
+
+def random_mask(generator: np.random.Generator, shape: tuple[int, ...], p: float, factor: float, like: Array) -> Array:
+    """0 with probability p, else `factor`, in the dtype and the order of memory of `like`, which is batch-last or C."""
+    keep = generator.random(shape, dtype=np.float32) >= p
+    # NumPy then multiplies by it run by run.
+    mask = np.multiply(keep, like.dtype.type(factor), order="C" if like.flags.c_contiguous else "F")
+    return array_module(like).asarray(mask)

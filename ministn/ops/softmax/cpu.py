@@ -4,6 +4,7 @@ softmaxes, so each step of one is a vector of many. One parallel iteration is a 
 import numpy as np
 
 from ministn.kernels.compiled import compiled, parallel_for
+from ministn.ops.softmax import reference
 
 _PART = 256  # softmaxes of one parallel iteration
 
@@ -24,6 +25,9 @@ def log_softmax_gradient(grad_output, y, axis):
     dx = np.empty(y.shape, y.dtype)
     _gradient(*_matrices(dx, g, y))
     return dx.swapaxes(0, axis)
+
+
+picked, placed = reference.picked, reference.placed
 
 
 def _matrices(*arrays):

@@ -15,3 +15,16 @@ def log_softmax(x: Array, axis: int) -> Array:
 def log_softmax_gradient(grad_output: Array, y: Array, axis: int) -> Array:
     """dx_k = dy_k - e^(y_k) sum_j dy_j."""
     return grad_output - array_module(y).exp(y) * grad_output.sum(axis=axis, keepdims=True)
+
+
+def picked(table: Array, labels: Array) -> Array:
+    """table[n, labels[n]], shape (N,), of a table (N, K)."""
+    return table[array_module(table).arange(len(labels)), labels]
+
+
+def placed(values: Array, labels: Array, shape: tuple[int, int]) -> Array:
+    """A table of `shape` (N, K) with the values at [n, labels[n]], else 0; N is the fastest axis, as in log_softmax."""
+    xp = array_module(values)
+    table = xp.zeros(shape[::-1], values.dtype).T
+    table[xp.arange(len(labels)), labels] = values
+    return table
