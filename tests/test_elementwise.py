@@ -2,18 +2,24 @@
 
 import numpy as np
 import pytest
+from implementations import KERNELS, kernels
 
-from ministn import Tensor, optim
-from ministn.backend import use_kernels
-from ministn.ops.elementwise import cpu, cuda, reference
+from ministn import Tensor, backend, optim
+from ministn.ops.elementwise import reference
 
 DTYPES = [np.float32, np.float64]
+LOOPS = [name for name in KERNELS if name != "reference"]
 LAYOUTS = {
     "C": lambda x: x,
     "batch-last": lambda x: np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 0, -1)), -1, 0),
     "gaps": lambda x: np.repeat(x, 2, axis=1)[:, ::2],
     "one number": lambda x: np.broadcast_to(x[:1, :1, :1], x.shape),
 }
+
+
+def loops():
+    """The family as it serves NumPy arrays, within `kernels`."""
+    return backend.implementation("ministn.ops.elementwise", np.empty(0))
 
 
 def numbers(seed, dtype, shape=(5, 4, 7)):
@@ -24,9 +30,11 @@ def numbers(seed, dtype, shape=(5, 4, 7)):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_relu(layout, dtype):
+@pytest.mark.parametrize("name", LOOPS)
+def test_relu(name, layout, dtype):
     x = LAYOUTS[layout](numbers(0, dtype))
-    y = cpu.relu(x)
+    with kernels(name):
+        y = loops().relu(x)
     assert y.dtype == dtype
     np.testing.assert_array_equal(y, reference.relu(x))
     np.testing.assert_array_equal(y[np.isfinite(x)], np.where(x > 0, x, 0)[np.isfinite(x)])
@@ -35,9 +43,11 @@ def test_relu(layout, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("grad_layout", LAYOUTS)
-def test_relu_gradient(layout, grad_layout, dtype):
+@pytest.mark.parametrize("name", LOOPS)
+def test_relu_gradient(name, layout, grad_layout, dtype):
     y, g = reference.relu(LAYOUTS[layout](numbers(0, dtype))), LAYOUTS[grad_layout](numbers(1, dtype))
-    dx = cpu.relu_gradient(g, y)
+    with kernels(name):
+        dx = loops().relu_gradient(g, y)
     assert dx.dtype == dtype
     np.testing.assert_array_equal(dx, reference.relu_gradient(g, y))
     np.testing.assert_array_equal(dx, np.where(y > 0, g, 0))
@@ -46,20 +56,25 @@ def test_relu_gradient(layout, grad_layout, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", ["C", "batch-last"])
 @pytest.mark.parametrize("shape", [(33, 3, 5, 4), (64, 2, 3, 5), (2, 3, 1, 1), (0, 2, 3, 3)])
-def test_formulas_of_images(shape, layout, dtype):
+@pytest.mark.parametrize("name", LOOPS)
+def test_formulas_of_images(name, shape, layout, dtype):
     """Four axes: rows of images are shared out."""
     draw = np.random.default_rng(0).standard_normal
     x, g = (LAYOUTS[layout](draw(shape).astype(dtype)) for _ in range(2))
     scale = draw((*shape[:2], 1, 1)).astype(dtype)
-    results = cpu.relu(x), cpu.relu_gradient(g, x), cpu.scaled(x, scale)
+    with kernels(name):
+        results = loops().relu(x), loops().relu_gradient(g, x), loops().scaled(x, scale)
     for result, expected in zip(results, (np.where(x > 0, x, 0), np.where(x > 0, g, 0), x * scale), strict=True):
         assert result.dtype == dtype
         np.testing.assert_array_equal(result, expected)
 
 
-def test_relu_of_integers_and_of_a_single_number():
-    np.testing.assert_array_equal(cpu.relu(np.array([-2, 0, 3])), [0, 0, 3])
-    assert cpu.relu(np.array(-2.0)).shape == ()
+@pytest.mark.parametrize("name", LOOPS)
+def test_relu_of_integers_and_of_a_single_number(name):
+    with kernels(name):
+        np.testing.assert_array_equal(loops().relu(np.array([-2, 0, 3])), [0, 0, 3])
+        assert loops().relu(np.array(-2.0)).shape == ()
+        assert loops().relu(np.array(-2.0)) == 0
 
 
 def optimisers(params):
@@ -72,12 +87,12 @@ def optimisers(params):
     }
 
 
-def trained(name, layout, grad_layout, dtype, kernels):
+def trained(name, layout, grad_layout, dtype, served_by):
     """A parameter after two steps, a reload of the optimiser's state (which loses its memory order), and a third."""
     rng = np.random.default_rng(0)
     param = Tensor(LAYOUTS[layout](rng.standard_normal((5, 4, 7)).astype(dtype)), requires_grad=True)
     optimiser = optimisers([param])[name]()
-    with use_kernels(kernels):
+    with kernels(served_by):
         for step in range(3):
             param.grad = Tensor(LAYOUTS[grad_layout](rng.standard_normal((5, 4, 7)).astype(dtype)))
             if step == 2:
@@ -90,16 +105,41 @@ def trained(name, layout, grad_layout, dtype, kernels):
 @pytest.mark.parametrize("layout", ["C", "batch-last", "gaps"])
 @pytest.mark.parametrize("grad_layout", LAYOUTS)
 @pytest.mark.parametrize("name", optimisers([]))
-def test_optimiser_steps(name, layout, grad_layout, dtype):
-    moved = trained(name, layout, grad_layout, dtype, "cpu")
+@pytest.mark.parametrize("served_by", LOOPS)
+def test_optimiser_steps(served_by, name, layout, grad_layout, dtype):
+    moved = trained(name, layout, grad_layout, dtype, served_by)
     assert moved.dtype == dtype
-    np.testing.assert_array_equal(
-        moved, trained(name, "C", "C", dtype, "cpu") if grad_layout != "one number" else moved
-    )
+    if grad_layout != "one number" and served_by == "cpu":
+        np.testing.assert_array_equal(moved, trained(name, "C", "C", dtype, served_by))
     expected = trained(name, layout, grad_layout, dtype, "reference")
     np.testing.assert_allclose(moved, expected, rtol=1e-5 if dtype == np.float32 else 1e-12)
 
 
-def test_cupy_arrays_run_the_same_expressions():
-    assert all(getattr(cuda, name) is getattr(reference, name) for name in cuda.__all__)
-    assert set(cuda.__all__) == {name for name in dir(cpu) if callable(getattr(cpu, name)) and name in dir(reference)}
+# --- random masks -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", KERNELS)
+def test_masks_continue_the_generators_sequence(name, dtype):
+    """Every device draws what NumPy draws, and leaves the generator where NumPy does: odd counts leave half a draw."""
+    ours, numpys = np.random.default_rng(7), np.random.default_rng(7)
+    for shape, p in [((3, 5), 0.5), ((4, 1), 0.1), ((1, 1), 0.9), ((2, 3, 1, 1), 0.3), ((0, 3), 0.5), ((67, 33), 0.2)]:
+        with kernels(name):
+            mask = loops().random_mask(ours, shape, p, 1 / (1 - p), np.empty((2, 2), dtype))
+        expected = np.where(numpys.random(shape, dtype=np.float32) >= p, dtype(1 / (1 - p)), dtype(0))
+        assert mask.dtype == dtype
+        np.testing.assert_array_equal(mask, expected)
+        assert ours.bit_generator.state == numpys.bit_generator.state
+        if shape == (4, 1):  # a draw of 64 bits passes the half that is left over, which stays for the next mask
+            assert ours.random() == numpys.random()
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_masks_of_another_generator(name):
+    """One that is not PCG64 is asked on the CPU."""
+    with kernels(name):
+        mask = loops().random_mask(
+            np.random.Generator(np.random.Philox(3)), (5, 4), 0.5, 2.0, np.empty((2, 2), np.float32)
+        )
+    drawn = np.random.Generator(np.random.Philox(3)).random((5, 4), dtype=np.float32)
+    np.testing.assert_array_equal(mask, np.where(drawn >= 0.5, 2, 0))

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from implementations import KERNELS, kernels
 
 import ministn
-from ministn.ops.standardise import cpu, cuda, reference
+from ministn import backend
+from ministn.ops.standardise import cpu, reference
 
 LAYOUTS = {
     "NCHW": lambda x: x,
@@ -25,13 +27,15 @@ def arrays(shape, dtype):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("grad_layout", LAYOUTS)
 @pytest.mark.parametrize("shape", [(4, 3), (1, 2, 6), (19, 3, 5, 4), (2, 1, 3, 2, 2)])
-def test_loops_equal_the_expressions(shape, grad_layout, layout, dtype):
+@pytest.mark.parametrize("name", [name for name in KERNELS if name != "reference"])
+def test_loops_equal_the_expressions(name, shape, grad_layout, layout, dtype):
     x, g, gamma, beta = arrays(shape, dtype)
     x, g = LAYOUTS[layout](x), LAYOUTS[grad_layout](g)
-    results = cpu.forward(x, gamma, beta, 1e-3)
     expected = reference.forward(x, gamma, beta, 1e-3)
     _, mean, _, inverse_std = expected
-    results += cpu.backward(g, x, gamma, mean, inverse_std)
+    with kernels(name):
+        loops = backend.implementation("ministn.ops.standardise", x)
+        results = (*loops.forward(x, gamma, beta, 1e-3), *loops.backward(g, x, gamma, mean, inverse_std))
     expected += reference.backward(g, x, gamma, mean, inverse_std)
     for result, value in zip(results, expected, strict=True):
         assert result.dtype == dtype
@@ -63,7 +67,3 @@ def test_same_bits_for_any_number_of_threads():
         ministn.set_num_threads(before)
     for a, b in zip(many, one, strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-def test_cuda_offers_all_that_cpu_has():
-    assert {name for name in vars(cpu) if name in vars(reference) and not name.startswith("_")} == {*cuda.__all__}

@@ -258,7 +258,11 @@ def row(result: Result, setting: dict[str, Any]) -> list[str]:
     else:
         bandwidth = 3 * facts["input_bytes"] / ours
         achieved = f"{bandwidth / 1e9:,.0f} GB/s ({100 * bandwidth / setting['copy_bytes_per_second']:.0f} %)"
-    peer = [side_by_side.digits(1e3 * seconds[PYTORCH]), side_by_side.times(result.ratio())] if PYTORCH in seconds else ["", ""]
+    peer = (
+        [side_by_side.digits(1e3 * seconds[PYTORCH]), side_by_side.times(result.ratio())]
+        if PYTORCH in seconds
+        else ["", ""]
+    )
     return [result.case.name, side_by_side.digits(1e3 * ours), *peer, achieved]
 
 
