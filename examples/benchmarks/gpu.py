@@ -239,8 +239,8 @@ def need_device() -> None:
     from ministn import backend
 
     try:
-        backend.to_device([], "gpu") if False else backend.gpu_library()
-    except RuntimeError as error:
+        backend.cupy_with_gpu()
+    except backend.DeviceError as error:
         sys.exit(str(error))
 
 
@@ -258,11 +258,9 @@ def row(result: Result, setting: dict[str, Any]) -> list[str]:
     else:
         bandwidth = 3 * facts["input_bytes"] / ours
         achieved = f"{bandwidth / 1e9:,.0f} GB/s ({100 * bandwidth / setting['copy_bytes_per_second']:.0f} %)"
-    peer = (
-        [side_by_side.digits(1e3 * seconds[PYTORCH]), side_by_side.times(result.ratio())]
-        if PYTORCH in seconds
-        else ["", ""]
-    )
+    peer = ["", ""]
+    if PYTORCH in seconds:
+        peer = [side_by_side.digits(1e3 * seconds[PYTORCH]), side_by_side.times(result.ratio())]
     return [result.case.name, side_by_side.digits(1e3 * ours), *peer, achieved]
 
 

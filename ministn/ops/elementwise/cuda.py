@@ -66,11 +66,11 @@ def adam_(
 
 
 def random_mask(generator: np.random.Generator, shape: tuple[int, ...], p: float, factor: float, like: Array) -> Array:
-    """As `reference.random_mask`: the device draws what the generator would draw, and the generator is moved past it."""
+    """As `reference.random_mask`: the device draws what the generator would, which is then moved past it."""
     mask = array_module(like).empty(shape, like.dtype)
     if not isinstance(generator.bit_generator, np.random.PCG64):
         return reference.random_mask(generator, shape, p, factor, like)
-    before = generator.bit_generator.state
+    before: dict[str, Any] = {**generator.bit_generator.state}
     state, increment = before["state"]["state"], before["state"]["inc"]
     left_over = before["uinteger"] if before["has_uint32"] else -1
     words = (*divmod(state, _WORD), *divmod(increment, _WORD))
