@@ -1,0 +1,144 @@
+"""One small computation for each family, forward and backward, that reaches every kernel it has: what the rungs of the
+ladder run, and what a fault in a kernel has to change.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ministn import Tensor, backend
+from ministn import functional as F
+
+Arrays = list[np.ndarray]
+
+# A product and its sum may be fused or not, and sums are added in another order: some roundings of numbers up to 10.
+TOLERANCES = {np.dtype(np.float32): 3e-5, np.dtype(np.float64): 3e-14}
+
+
+def draw(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng([seed, *shape]).uniform(-1, 1, shape)
+
+
+def gradients(operation: Callable[..., Tensor], *inputs: np.ndarray, dtype: type) -> Arrays:
+    """The output of ``operation(*inputs)`` and the gradients of all inputs, for a random gradient of the output."""
+    tensors = [Tensor(array.astype(dtype), requires_grad=True) for array in inputs]
+    output = operation(*tensors)
+    output.backward(draw(*output.shape, seed=9).astype(dtype))
+    return [output.detach().numpy(), *(tensor.grad.numpy() for tensor in tensors)]
+
+
+def conv2d(dtype: type) -> Iterator[Arrays]:
+    for shape, filters, stride, padding, dilation in [
+        ((3, 2, 7, 9), (5, 2, 3, 2), 1, 0, 1),
+        ((2, 3, 8, 5), (4, 3, 3, 3), (2, 1), (1, 2), (1, 2)),
+        ((2, 17, 9, 13), (19, 17, 3, 3), 1, 1, 1),  # more channels and pixels than one tile
+    ]:
+        options = {"stride": stride, "padding": padding, "dilation": dilation}
+        inputs = draw(*shape), draw(*filters, seed=1), draw(filters[0], seed=2)
+        yield gradients(lambda x, w, b, options=options: F.conv2d(x, w, b, **options), *inputs, dtype=dtype)
+
+
+def linear(dtype: type) -> Iterator[Arrays]:
+    yield gradients(F.linear, draw(5, 7), draw(3, 7), draw(3), dtype=dtype)
+
+
+def max_pool2d(dtype: type) -> Iterator[Arrays]:
+    for options in ({"kernel_size": 2}, {"kernel_size": (3, 2), "stride": (2, 1), "padding": 1, "relu": True}):
+        yield gradients(lambda x, options=options: F.max_pool2d(x, **options), draw(2, 3, 9, 7), dtype=dtype)
+
+
+def avg_pool2d(dtype: type) -> Iterator[Arrays]:
+    for options in ({"kernel_size": 2}, {"kernel_size": (3, 2), "stride": (2, 1), "padding": 1, "ceil_mode": True}):
+        yield gradients(lambda x, options=options: F.avg_pool2d(x, **options), draw(2, 3, 9, 7), dtype=dtype)
+
+
+def affine_grid(dtype: type) -> Iterator[Arrays]:
+    for align_corners in (False, True):
+        size = 3, 1, 5, 13
+        yield gradients(lambda t, a=align_corners, s=size: F.affine_grid(t, s, a), draw(3, 2, 3), dtype=dtype)
+
+
+def grid_sample(dtype: type) -> Iterator[Arrays]:
+    """Points up to half an image outside, in every mode and padding, and in a fixed order too."""
+    for mode, padding, align_corners in itertools.product(
+        ("bilinear", "nearest", "bicubic"), ("zeros", "border", "reflection"), (False, True)
+    ):
+        options = mode, padding, align_corners
+        inputs = draw(2, 3, 5, 7), 1.5 * draw(2, 4, 6, 2)
+        yield gradients(lambda x, grid, options=options: F.grid_sample(x, grid, *options), *inputs, dtype=dtype)
+    backend.use_deterministic_kernels(True)
+    try:
+        for mode in ("bilinear", "nearest", "bicubic"):
+            yield gradients(lambda x, grid, mode=mode: F.grid_sample(x, grid, mode), *inputs, dtype=dtype)
+    finally:
+        backend.use_deterministic_kernels(False)
+
+
+def spatial_transform(dtype: type) -> Iterator[Arrays]:
+    for align_corners, size in ((False, (5, 7)), (True, (9, 4))):
+        inputs = draw(3, 2, 5, 7), 1.2 * draw(3, 2, 3)
+        operation = lambda x, theta, s=size, a=align_corners: F.spatial_transform(x, theta, s, a)  # noqa: E731
+        yield gradients(operation, *inputs, dtype=dtype)
+
+
+def elementwise(dtype: type) -> Iterator[Arrays]:
+    x, y, scale = (draw(2, 3, 4, 5, seed=seed).astype(dtype) for seed in range(3))
+    loops = backend.implementation("ministn.ops.elementwise", x)
+    yield [
+        loops.relu(x),
+        loops.relu_gradient(y, x),
+        loops.scaled(x, scale),
+        loops.scaled(x, scale[:, :, :1, :1].copy()),
+    ]
+    loops.add_scaled_(x, 0.5, y)
+    loops.scale_and_add_(y, 0.9, x)
+    w, m, v = draw(7).astype(dtype), draw(7, seed=1).astype(dtype), draw(7, seed=2).astype(dtype) ** 2
+    loops.adam_(w, m, v, draw(7, seed=3).astype(dtype), 0.9, 0.99, 0.1, 0.5, 1e-8)
+    mask = loops.random_mask(np.random.default_rng(0), (3, 111), 0.3, 2.0, x)
+    yield [x, y, w, m, v, mask]
+
+
+def softmax(dtype: type) -> Iterator[Arrays]:
+    table, labels = draw(7, 5).astype(dtype), np.arange(7) % 5
+    loops = backend.implementation("ministn.ops.softmax", table)
+    yield [loops.picked(table, labels), loops.placed(table[:, 0].copy(), labels, (7, 5))]
+    for axis in (1, 2):
+        yield gradients(lambda x, axis=axis: F.log_softmax(x, dim=axis), draw(3, 5, 2), dtype=dtype)
+
+
+def standardise(dtype: type) -> Iterator[Arrays]:
+    x, g, gamma, beta = (
+        array.astype(dtype) for array in (draw(3, 4, 5, 6), draw(3, 4, 5, 6, seed=1), draw(4), draw(4))
+    )
+    loops = backend.implementation("ministn.ops.standardise", x)
+    y, mean, variance, inverse_std = loops.forward(x, gamma, beta, 1e-3)
+    yield [y, mean, variance, inverse_std, *loops.backward(g, x, gamma, mean, inverse_std)]
+
+
+CASES: dict[str, Callable[[type], Iterator[Arrays]]] = {
+    f"ministn.{layer}.{case.__name__}": case
+    for layer, cases in {
+        "kernels": (conv2d, linear, max_pool2d, avg_pool2d, affine_grid, grid_sample, spatial_transform),
+        "ops": (elementwise, softmax, standardise),
+    }.items()
+    for case in cases
+}
+
+
+def results(package: str, dtype: type) -> list[Arrays]:
+    """What the family computes, with the implementation that serves NumPy arrays at present."""
+    return list(CASES[package](dtype))
+
+
+def check(results: list[Arrays], expected: list[Arrays]) -> None:
+    """AssertionError unless all are equal up to rounding."""
+    for number, (some, others) in enumerate(zip(results, expected, strict=True)):
+        for place, (got, wanted) in enumerate(zip(some, others, strict=True)):
+            assert got.dtype == wanted.dtype
+            scale = max(1.0, float(np.abs(wanted).max(initial=0)))
+            np.testing.assert_allclose(
+                got, wanted, rtol=0, atol=TOLERANCES[got.dtype] * scale, err_msg=f"computation {number}, result {place}"
+            )
