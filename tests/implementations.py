@@ -39,7 +39,7 @@ def kernels(name: str, thread_order: int | None = None) -> Iterator[None]:
     name : str
         One of `KERNELS`. Without a C++ compiler "cuda" skips the test, without a GPU and CuPy "gpu" does.
     thread_order : int, optional
-        How the emulator goes through blocks and threads: 0 ascending, 1 descending, another number seeds a random order.
+        Of blocks and threads on the emulator: 0 ascending, 1 descending, another number the seed of a random one.
     """
     if name in ("cpu", "reference"):
         with use_kernels(name):

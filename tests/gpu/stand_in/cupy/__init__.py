@@ -38,9 +38,6 @@ def __getattr__(name: str) -> NoReturn:
 class ufunc:
     """A function of one element, or of two; NumPy's of the same name."""
 
-    def __init__(self, function: np.ufunc) -> None:
-        self._function, self.nin, self.__name__ = function, function.nin, function.__name__
-
     def __call__(self, *args: Any, out: Any = None, dtype: Any = None, casting: str = "same_kind") -> ndarray:
         if len(args) != self.nin:
             raise TypeError(f"Wrong number of arguments for {self.__name__}: {len(args)}; stand-in: pass out by name")
@@ -55,50 +52,56 @@ class ufunc:
         _add_at(a, indices, b)
 
 
-absolute = abs = ufunc(np.absolute)
-add = ufunc(np.add)
-arctan2 = ufunc(np.arctan2)
-bitwise_and = ufunc(np.bitwise_and)
-bitwise_or = ufunc(np.bitwise_or)
-bitwise_xor = ufunc(np.bitwise_xor)
-ceil = ufunc(np.ceil)
-cos = ufunc(np.cos)
-true_divide = divide = ufunc(np.true_divide)
-equal = ufunc(np.equal)
-exp = ufunc(np.exp)
-expm1 = ufunc(np.expm1)
-floor = ufunc(np.floor)
-floor_divide = ufunc(np.floor_divide)
-greater = ufunc(np.greater)
-greater_equal = ufunc(np.greater_equal)
-invert = ufunc(np.invert)
-isfinite = ufunc(np.isfinite)
-isinf = ufunc(np.isinf)
-isnan = ufunc(np.isnan)
-left_shift = ufunc(np.left_shift)
-less = ufunc(np.less)
-less_equal = ufunc(np.less_equal)
-log = ufunc(np.log)
-log1p = ufunc(np.log1p)
-logical_and = ufunc(np.logical_and)
-logical_not = ufunc(np.logical_not)
-logical_or = ufunc(np.logical_or)
-maximum = ufunc(np.maximum)
-minimum = ufunc(np.minimum)
-multiply = ufunc(np.multiply)
-negative = ufunc(np.negative)
-not_equal = ufunc(np.not_equal)
-power = ufunc(np.power)
-reciprocal = ufunc(np.reciprocal)
-remainder = ufunc(np.remainder)
-right_shift = ufunc(np.right_shift)
-rint = ufunc(np.rint)
-sign = ufunc(np.sign)
-sin = ufunc(np.sin)
-sqrt = ufunc(np.sqrt)
-square = ufunc(np.square)
-subtract = ufunc(np.subtract)
-tanh = ufunc(np.tanh)
+def _ufunc(function: np.ufunc) -> ufunc:
+    this = ufunc.__new__(ufunc)
+    this._function, this.nin, this.__name__ = function, function.nin, function.__name__
+    return this
+
+
+absolute = abs = _ufunc(np.absolute)
+add = _ufunc(np.add)
+arctan2 = _ufunc(np.arctan2)
+bitwise_and = _ufunc(np.bitwise_and)
+bitwise_or = _ufunc(np.bitwise_or)
+bitwise_xor = _ufunc(np.bitwise_xor)
+ceil = _ufunc(np.ceil)
+cos = _ufunc(np.cos)
+true_divide = divide = _ufunc(np.true_divide)
+equal = _ufunc(np.equal)
+exp = _ufunc(np.exp)
+expm1 = _ufunc(np.expm1)
+floor = _ufunc(np.floor)
+floor_divide = _ufunc(np.floor_divide)
+greater = _ufunc(np.greater)
+greater_equal = _ufunc(np.greater_equal)
+invert = _ufunc(np.invert)
+isfinite = _ufunc(np.isfinite)
+isinf = _ufunc(np.isinf)
+isnan = _ufunc(np.isnan)
+left_shift = _ufunc(np.left_shift)
+less = _ufunc(np.less)
+less_equal = _ufunc(np.less_equal)
+log = _ufunc(np.log)
+log1p = _ufunc(np.log1p)
+logical_and = _ufunc(np.logical_and)
+logical_not = _ufunc(np.logical_not)
+logical_or = _ufunc(np.logical_or)
+maximum = _ufunc(np.maximum)
+minimum = _ufunc(np.minimum)
+multiply = _ufunc(np.multiply)
+negative = _ufunc(np.negative)
+not_equal = _ufunc(np.not_equal)
+power = _ufunc(np.power)
+reciprocal = _ufunc(np.reciprocal)
+remainder = _ufunc(np.remainder)
+right_shift = _ufunc(np.right_shift)
+rint = _ufunc(np.rint)
+sign = _ufunc(np.sign)
+sin = _ufunc(np.sin)
+sqrt = _ufunc(np.sqrt)
+square = _ufunc(np.square)
+subtract = _ufunc(np.subtract)
+tanh = _ufunc(np.tanh)
 
 # --- new arrays -------------------------------------------------------------------------------------------------------
 
@@ -260,12 +263,12 @@ def expand_dims(a: ndarray, axis: Any) -> ndarray:
     return _view(_device_array("expand_dims", a), np.expand_dims(a._values, axis))
 
 
-def flip(m: ndarray, axis: Any = None) -> ndarray:
-    return _view(_device_array("flip", m), np.flip(m._values, axis))
+def flip(a: ndarray, axis: Any = None) -> ndarray:
+    return _view(_device_array("flip", a), np.flip(a._values, axis))
 
 
-def matmul(x1: ndarray, x2: ndarray, /, out: Any = None) -> ndarray:
-    return _compute(np.matmul, x1, x2, out=out)
+def matmul(*args: ndarray, out: Any = None) -> ndarray:
+    return _compute(np.matmul, *args, out=out)
 
 
 def moveaxis(a: ndarray, source: Any, destination: Any) -> ndarray:

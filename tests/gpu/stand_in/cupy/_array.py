@@ -78,10 +78,6 @@ class ndarray:
         _copied_to_host("float() of an array")
         return float(self._values)
 
-    def __index__(self) -> int:
-        _copied_to_host("an array as an index")
-        return operator.index(self._values)
-
     def __repr__(self) -> str:
         _copied_to_host("printing an array")
         return repr(self._values)
@@ -228,6 +224,9 @@ class ndarray:
 def _operators() -> None:
     """``x + y``, ``2 + x`` and ``x += y``, and so on, each NumPy's operation on the values."""
 
+    def unary(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda self: compute(function, self)
+
     def binary(function: Callable[..., Any]) -> Callable[..., Any]:
         return lambda self, other: _unless_foreign(other, lambda: compute(function, self, other))
 
@@ -266,10 +265,8 @@ def _operators() -> None:
     }
     for name, function in comparisons.items():
         setattr(ndarray, f"__{name}__", binary(function))
-    for name, function in {"neg": np.negative, "abs": np.absolute, "invert": np.invert, "pos": np.positive}.items():
-        setattr(
-            ndarray, f"__{name}__", functools.partialmethod(lambda self, function: compute(function, self), function)
-        )
+    for name, function in {"neg": np.negative, "pos": np.positive, "abs": np.absolute, "invert": np.invert}.items():
+        setattr(ndarray, f"__{name}__", unary(function))
 
 
 _operators()

@@ -29,9 +29,7 @@ class RawModule:
     def get_function(self, name: str) -> RawKernel:
         if self._kernels is None:
             if _stand_in.capture is not None:
-                raise RuntimeError(
-                    "stand-in: kernels are compiled and loaded during a capture; launch them once before"
-                )
+                raise RuntimeError("stand-in: kernels compiled and loaded during a capture; launch them once before")
             self._kernels = cuda_emulator.build(self._code, (*self._options, *_CUPY_ADDS))
         if name not in self._kernels:
             raise RuntimeError(f"CUDA_ERROR_NOT_FOUND: named symbol not found: {name}")
@@ -72,13 +70,9 @@ class RawKernel:
             if not declared.startswith("*"):
                 raise TypeError(f"{where}: the kernel has a number ({declared}), got an array")
             if wanted != f"*{_code(value.dtype)}":
-                raise TypeError(
-                    f"{where}: the kernel has {declared}, and would read the bytes of {value.dtype} as that"
-                )
+                raise TypeError(f"{where}: the kernel has {declared}, and would read bytes of {value.dtype} as that")
             if not value.flags.c_contiguous:
-                raise TypeError(
-                    f"{where}: not C-contiguous: strides {value.strides} of shape {value.shape} are ignored"
-                )
+                raise TypeError(f"{where}: not C-contiguous, and strides, {value.strides}, are not passed on")
             if not (declared.startswith("*c") or value._values.flags.writeable):
                 raise TypeError(f"{where}: the kernel may write to it, but it repeats the same memory (broadcast_to)")
             address = ctypes.c_uint64(value._values.ctypes.data if value.size else 0)
@@ -87,11 +81,9 @@ class RawKernel:
         if declared.startswith("*"):
             raise TypeError(f"{where}: the kernel has a pointer ({declared}), got {type(value).__name__}")
         if not isinstance(value, np.generic):
-            raise TypeError(
-                f"{where}: expected a NumPy scalar, got {type(value).__name__}, which CuPy takes as 64 bits"
-            )
+            raise TypeError(f"{where}: expected a NumPy scalar, got {type(value).__name__}; CuPy makes it 64 bits")
         if wanted != _code(value.dtype):
-            raise TypeError(f"{where}: the kernel has {declared}, and would read the bytes of {value.dtype} as that")
+            raise TypeError(f"{where}: the kernel has {declared}, and would read bytes of {value.dtype} as that")
         return ctypes.create_string_buffer(value.tobytes(), value.itemsize)
 
 
