@@ -45,10 +45,13 @@ def translate(source: str) -> str:
 def kernels(source: str) -> list[Signature]:
     """The ``extern "C" __global__`` functions of a source, with the names of their parameters."""
     blank = _without_comments(source, keep_strings=True)
+    macros = dict(re.findall(r"^[ \t]*#[ \t]*define[ \t]+(\w+)[ \t]+((?:[^\\\n]|\\\n|\\.)*)", blank, re.MULTILINE))
     found = []
     for match in _KERNEL.finditer(blank):
         declaration = re.sub(r"__launch_bounds__\s*(\((?:[^()]|\([^()]*\))*\))", "", blank[match.end() :])
         name, parameters = re.match(r"\s*void\s+(\w+)\s*\(([^)]*)\)", declaration).groups()
+        # A list of parameters that many kernels share may be a macro.
+        parameters = re.sub(r"\w+", lambda word: macros.get(word[0], word[0]), parameters).replace("\\\n", " ")
         found.append(Signature(name, tuple(re.findall(r"(\w+)\s*(?:,|$)", parameters.strip()))))
     return found
 

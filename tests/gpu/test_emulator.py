@@ -51,3 +51,14 @@ extern "C" __global__ void untouched(float* y, double* z, int* k) {
     assert np.isnan(y).all()
     assert np.isnan(z).all()
     assert k[0] == -1
+
+
+def test_parameters_may_be_a_macro():
+    kernel = build("""
+#define SIZES int rows, \\
+    int columns
+extern "C" __global__ void fill(float* y, SIZES) { if (threadIdx.x < rows * columns) y[threadIdx.x] = 1; }""")["fill"]
+    assert kernel.parameters == ("y", "rows", "columns")
+    y = np.zeros(8, np.float32)
+    kernel(1, 8, y, 2, 3)
+    np.testing.assert_array_equal(y, [1] * 6 + [0] * 2)
