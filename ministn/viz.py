@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ministn.autodiff import Tensor, no_grad
+from ministn.backend import to_device
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -365,15 +366,18 @@ def _reach(grids: Sequence[np.ndarray], size: tuple[int, ...]) -> tuple[tuple[fl
     return (low[0], high[0]), (high[1], low[1])
 
 
-def _to_input(images: np.ndarray, mean: float, std: float) -> Tensor:
-    return Tensor(((images[:, None] / np.float32(255) - np.float32(mean)) / np.float32(std)).astype(np.float32))
+def _to_input(model: Any, images: np.ndarray, mean: float, std: float) -> Tensor:
+    """The images as the model takes them: normalised, and on its device."""
+    pixels = ((images[:, None] / np.float32(255) - np.float32(mean)) / np.float32(std)).astype(np.float32)
+    parameter = next(iter(model.parameters()), None) if hasattr(model, "parameters") else None
+    return Tensor(pixels if parameter is None else to_device(pixels, parameter.device))
 
 
 def _look(model: Any, images: np.ndarray, mean: float, std: float) -> tuple[np.ndarray, np.ndarray]:
     """theta (N, 2, 3) and the warped images (N, H', W') with pixels from 0 to 1."""
     model.eval()
     with no_grad():
-        x = _to_input(images, mean, std)
+        x = _to_input(model, images, mean, std)
         theta, warped = model.theta(x).numpy(), model.stn(x).numpy()
     return theta, np.clip(warped[:, 0] * std + mean, 0, 1)
 
@@ -383,7 +387,7 @@ def _classify(model: Any, images: np.ndarray, mean: float, std: float, batch_siz
     with no_grad():
         return np.concatenate(
             [
-                model(_to_input(images[start : start + batch_size], mean, std)).numpy()
+                model(_to_input(model, images[start : start + batch_size], mean, std)).numpy()
                 for start in range(0, len(images), batch_size)
             ]
         )

@@ -8,6 +8,7 @@ import numpy as np
 
 from ministn.autodiff.function import no_grad
 from ministn.autodiff.tensor import Tensor
+from ministn.backend import to_device
 
 
 class GradcheckError(AssertionError):
@@ -39,7 +40,7 @@ def gradcheck(
     function : callable
         Takes the tensors of `inputs`, returns one Tensor. It must be deterministic, and smooth within `step` of them.
     inputs : sequence of Tensor
-        float64 tensors; those with ``requires_grad`` are checked.
+        float64 tensors, on either device; those with ``requires_grad`` are checked.
     step : float
         h, in the units of the inputs: 1e-5 balances truncation and rounding for values around 1.
     tolerance : float
@@ -74,21 +75,21 @@ def gradcheck(
     random = np.random.default_rng((seed, 1))
 
     def value_at(index: int, data: np.ndarray) -> np.ndarray:
-        moved = [Tensor(data if i == index else tensor.data) for i, tensor in enumerate(inputs)]
+        moved = [Tensor(to_device(np.asarray(data), t.device) if i == index else t.data) for i, t in enumerate(inputs)]
         with no_grad():
-            return np.array(function(*moved).data)
+            return np.array(to_device(function(*moved).data, "cpu"))
 
     for trial in range(directions):
         leaves = [Tensor(tensor.data.copy("K"), tensor.requires_grad) for tensor in inputs]
         output = function(*leaves)
         w = random.standard_normal(output.shape)
-        output.backward(w)
+        output.backward(to_device(w, output.device))
         for index in checked:
-            x, gradient = inputs[index].data, leaves[index].grad
+            x, gradient = to_device(inputs[index].data, "cpu"), leaves[index].grad
             v = random.standard_normal(x.shape)
             difference = (value_at(index, x + step * v) - value_at(index, x - step * v)) / (2 * step)
             numerical = float(np.sum(w * difference))
-            jtw = np.zeros_like(x) if gradient is None else gradient.data
+            jtw = np.zeros_like(x) if gradient is None else gradient.numpy()
             analytic = float(np.sum(jtw * v))
             typical = float(np.linalg.norm(jtw) * np.linalg.norm(v)) / max(1.0, np.sqrt(x.size))
             scale = max(abs(numerical), abs(analytic), typical)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
+
 from ministn import functional as F
 from ministn.autodiff import Tensor
 from ministn.backend import array_module
@@ -54,14 +56,14 @@ class AddCoordinates(Module):
 
 @functools.lru_cache(maxsize=16)
 def _coordinates(xp: Any, height: int, width: int, radius: bool, dtype: Any) -> Any:
-    """The channels (x, y) or (x, y, r) of every image of this size: an array to read, not to write."""
-    channels = xp.empty((3 if radius else 2, height, width), dtype=dtype)
-    channels[0] = _positions(xp, width)
-    channels[1] = _positions(xp, height)[:, None]
+    """The channels (x, y) or (x, y, r) of every image of this size, in an array of `xp`: to read, not to write."""
+    channels = np.empty((3 if radius else 2, height, width), dtype=dtype)
+    channels[0] = _positions(width)
+    channels[1] = _positions(height)[:, None]
     if radius:
-        channels[2] = xp.sqrt(channels[0] ** 2 + channels[1] ** 2)
-    return channels
+        channels[2] = np.sqrt(channels[0] ** 2 + channels[1] ** 2)
+    return xp.asarray(channels)
 
 
-def _positions(xp: Any, length: int) -> Any:
-    return xp.linspace(-1, 1, length) if length > 1 else xp.zeros(length)
+def _positions(length: int) -> np.ndarray:
+    return np.linspace(-1, 1, length) if length > 1 else np.zeros(length)

@@ -37,8 +37,8 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> f
     """
     _check_limit("clip_grad_norm_", "max_norm", max_norm)
     clipped = _with_gradient(parameters)
-    # In float64, because the square of a large float32 overflows.
-    squares = sum(float(array_module(grad.data).square(grad.data, dtype=np.float64).sum()) for _, grad in clipped)
+    # In float64, because the square of a large float32 overflows. Arrays on the GPU are added up there and read once.
+    squares = sum(array_module(grad.data).square(grad.data, dtype=np.float64).sum() for _, grad in clipped)
     norm = math.sqrt(squares)
     factor = float(max_norm) / (norm + 1e-6)
     if not factor >= 1:  # also for a NaN, which must not pass unseen

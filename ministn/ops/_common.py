@@ -17,7 +17,8 @@ def as_operand(value: Any, like: Tensor) -> Tensor:
     if isinstance(value, (bool, int, float, np.bool_, np.integer)):
         fits = like.dtype.kind == "f" or (like.dtype.kind in "iu" and not isinstance(value, float))
         dtype = like.dtype if fits else "float32" if isinstance(value, float) else np.asarray(value).dtype
-        return Tensor(array_module(like.data).asarray(value, dtype=dtype))
+        xp = array_module(like.data)  # on the GPU the number is written by a kernel: no array is sent for it
+        return Tensor(np.asarray(value, dtype) if xp is np else xp.full((), value, dtype))
     return Tensor(value)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ministn.autodiff import Function, Tensor
-from ministn.backend import Array, array_module, implementation, is_array
+from ministn.backend import Array, array_module, device_of, implementation, is_array, to_device
 from ministn.ops.reduction import mean
 from ministn.ops.reduction import sum as sum_
 
@@ -84,7 +84,7 @@ def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tenso
     logits : Tensor, shape (N, K)
         Unnormalised scores of the K classes.
     labels : integer Tensor or array, shape (N,)
-        The right classes, 0 to K - 1.
+        The right classes, 0 to K - 1. Those in a NumPy array or a list are sent to where the logits are.
     reduction : {"mean", "sum", "none"}
         Over the batch.
 
@@ -96,7 +96,8 @@ def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tenso
     Raises
     ------
     ValueError, TypeError
-        For shapes that do not fit, labels that are not integers, or a label outside 0 to K - 1.
+        For shapes that do not fit, labels that are not integers, labels on the GPU of logits on the CPU, or a label
+        outside 0 to K - 1 (of labels on the GPU this is not checked, since it would wait for the GPU).
     """
     return _reduce(
         "cross_entropy", CrossEntropy.apply(logits, labels=_labels("cross_entropy", logits, labels)), reduction
@@ -159,7 +160,10 @@ def _labels(name: str, scores: Tensor, labels: Any) -> Array:
     if labels.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integer labels, got {labels.dtype}")
     classes = scores.shape[1]
-    if labels.size and isinstance(labels, np.ndarray) and not (labels.min() >= 0 and labels.max() < classes):
-        # On the GPU the check would wait for the device; there the loss of a wrong label is NaN.
+    if not isinstance(labels, np.ndarray):
+        if isinstance(scores.data, np.ndarray):
+            raise TypeError(f"{name}: expected labels on the cpu, where the scores are, got labels on the gpu")
+        return labels  # to check them would be to wait for the GPU; there the nll_loss of a wrong label is NaN
+    if labels.size and not (labels.min() >= 0 and labels.max() < classes):
         raise ValueError(f"{name}: expected labels 0 to {classes - 1}, got {labels.min()} to {labels.max()}")
-    return labels
+    return to_device(labels, device_of(scores.data))
