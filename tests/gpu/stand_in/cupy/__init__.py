@@ -287,6 +287,12 @@ def reshape(a: ndarray, newshape: Any, order: str = "C") -> ndarray:
     return _device_array("reshape", a).reshape(newshape, order=order)
 
 
+def sort(a: ndarray, axis: int = -1, kind: Any = None) -> ndarray:
+    if kind not in (None, "stable"):
+        raise NotImplementedError(f"kind can only be None or 'stable', got {kind!r}")
+    return _compute(np.sort, _device_array("sort", a), axis=axis)
+
+
 def squeeze(a: ndarray, axis: Any = None) -> ndarray:
     return _device_array("squeeze", a).squeeze(axis)
 
