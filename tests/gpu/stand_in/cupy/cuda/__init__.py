@@ -32,9 +32,7 @@ class Stream:
 
     null: Stream
 
-    def __init__(
-        self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: Any = None
-    ) -> None:
+    def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
         self._is_null = null
 
     def __enter__(self) -> Stream:
