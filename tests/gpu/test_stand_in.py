@@ -373,6 +373,21 @@ def test_launches_that_a_device_refuses(cupy, scale, grid, block, options):
         scale(grid, block, (x, x, np.float32(2), np.int32(4)), **options)
 
 
+def test_a_kernel_that_leaves_its_arrays_is_noticed(cupy):
+    source = """
+    extern "C" __global__ void shift(float* y, const float* x, int from, int to) { y[to] = x[from]; }
+    """
+    shift = cupy.RawModule(code=source).get_function("shift")
+    x, y = cupy.ones(3, np.float32), cupy.empty(3, np.float32)
+    for outside in (-1, 3):
+        shift((1,), (1,), (y, x, np.int32(outside), np.int32(0)))
+        assert np.isnan(y[0].get())
+        y = cupy.empty(3, np.float32)
+        with pytest.raises(RuntimeError, match="shift wrote outside of the array it was given as y"):
+            shift((1,), (1,), (y, x, np.int32(0), np.int32(outside)))
+        y = cupy.empty(3, np.float32)
+
+
 def test_modules(cupy):
     with pytest.raises(TypeError, match="options"):
         cupy.RawModule(code=SOURCE, options=["--std=c++17"])

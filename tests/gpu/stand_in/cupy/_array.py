@@ -29,8 +29,8 @@ class ndarray:
     __array_priority__ = 100  # numpy.float32(2) * array is the array's affair
 
     def __init__(self, shape: Any, dtype: Any = float, *, order: str = "C") -> None:
-        self._values = _stand_in.poisoned(np.empty(shape, _checked_dtype(dtype), order))
-        self._memory = _stand_in.Memory()
+        other = wrap(_stand_in.poisoned(np.empty(shape, _checked_dtype(dtype), order)))
+        self._values, self._memory = other._values, other._memory
 
     # --- to and from the host: only when asked for ------------------------------------------------------------------
 
@@ -301,10 +301,14 @@ def compute(
 
 
 def wrap(values: np.ndarray) -> ndarray:
-    """A device array with memory of its own."""
+    """`values` copied to memory of the device, with the axes in the same order in it."""
     array = ndarray.__new__(ndarray)
-    _checked_dtype(values.dtype)
-    array._values, array._memory = values, _stand_in.Memory()
+    array._memory = _stand_in.Memory()
+    axes = sorted(range(values.ndim), key=lambda axis: -values.strides[axis])
+    memory = array._memory.allocate(values.size * _checked_dtype(values.dtype).itemsize)
+    in_order = memory.view(values.dtype).reshape([values.shape[axis] for axis in axes])
+    array._values = in_order.transpose(np.argsort(axes)) if axes else in_order
+    array._values[...] = values
     return array
 
 
@@ -407,7 +411,7 @@ def _index_operands(index: tuple[Any, ...]) -> list[Any]:
         if not isinstance(part, ndarray):
             _stand_in.copied("h2d", "an index made of a list or a NumPy array")
             values = np.asarray(part)
-            arrays[position] = wrap(values.astype(np.int64) if values.size == 0 else values.copy())
+            arrays[position] = wrap(values.astype(np.int64) if values.size == 0 else values)
     used = sum(part.ndim if _is_mask(part) else 1 for part in index if part is not None and part is not Ellipsis)
 
     def make(values: np.ndarray, *of_arrays: np.ndarray) -> tuple[Any, ...]:

@@ -55,12 +55,18 @@ class RawKernel:
         signature = self._kernel.signature
         if len(args) != len(signature):
             raise TypeError(f"{self.name}: {len(args)} arguments for {len(signature)} parameters")
-        buffers = [self._buffer(*each) for each in zip(args, signature, self._kernel.parameters, strict=True)]
+        named = dict(zip(self._kernel.parameters, args, strict=True))
+        buffers = [self._buffer(*each) for each in zip(args, signature, named, strict=True)]
+        memories = {parameter: value._memory for parameter, value in named.items() if isinstance(value, ndarray)}
+
+        def work() -> None:
+            self._kernel.launch(grid, block, buffers, shared=shared_mem)
+            for parameter, memory in memories.items():
+                if memory.was_left():
+                    raise RuntimeError(f"stand-in: {self.name} wrote outside of the array it was given as {parameter}")
+
         _stand_in.counts["kernel"] += 1
-        _stand_in.submit(
-            lambda: self._kernel.launch(grid, block, buffers, shared=shared_mem),
-            [value._memory for value in args if isinstance(value, ndarray)],
-        )
+        _stand_in.submit(work, memories.values())
 
     def _buffer(self, value: Any, declared: str, parameter: str) -> Any:
         """The bytes of one argument; `declared` is its type as the emulator names it: ``i4``, ``*f4``, ``*cf4``."""

@@ -6,6 +6,7 @@ Tests read ``cupy._stand_in.counts``; everything else here is for the other file
 from __future__ import annotations
 
 import collections
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -17,14 +18,34 @@ import numpy as np
 # cuda.cu ("kernel") or whole graphs ("graph") were launched. `counts.clear()` starts over.
 counts: collections.Counter[str] = collections.Counter()
 
+_ALIGNMENT = 512  # of CuPy's memory, in bytes
+_GUARD = 512  # bytes of no array before and after every array
+
 
 class Memory:
-    """Who owns a piece of device memory: all arrays that look at it share this, and it dies with the last of them."""
+    """A piece of device memory: all arrays that look at it share this, and it dies with the last of them."""
 
-    __slots__ = ("__weakref__", "pool")
+    __slots__ = ("__weakref__", "_around", "pool")
 
     def __init__(self) -> None:
         self.pool = weakref.ref(pools[-1])
+
+    def allocate(self, size: int) -> np.ndarray:
+        """`size` bytes, aligned, between others that a kernel leaving its array would read as NaN, and must not write.
+
+        The address sanitizer knows better who leaves an array, unless there is memory of ours to be found.
+        """
+        if os.environ.get("MINISTN_EMULATOR_SANITIZER") == "address":
+            self._around: tuple[np.ndarray, ...] = ()
+            return np.empty(size, np.uint8)
+        block = np.full(_ALIGNMENT + _GUARD + size + _GUARD, 0xFF, np.uint8)
+        start = _GUARD + -(block.ctypes.data + _GUARD) % _ALIGNMENT
+        self._around = block[:start], block[start + size :]
+        return block[start : start + size]
+
+    def was_left(self) -> bool:
+        """Whether something was written before or after it."""
+        return any((part != 0xFF).any() for part in self._around)
 
 
 class MemoryPool:
