@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -25,6 +26,8 @@ _FLAGS = {
         "-fsanitize=address,undefined",
         "-fno-sanitize-recover=undefined",
         "-fno-omit-frame-pointer",
+        "-static-libubsan",  # each its own: only then its reports go to the file that UBSAN_OPTIONS names
+        "-Wl,-Bsymbolic",
     ),
     "thread": ("-O1", "-g", "-fsanitize=thread"),
     "trace": ("-O0", "-g", "-fsanitize=thread", "-DCUDA_EMULATOR_TRACE"),
@@ -78,8 +81,17 @@ def build_kernels(source: str, options: Sequence[str], sanitizer: str | None, fi
         If an option is not known.
     """
     entries = "".join(f"CUDA_EMULATOR_KERNEL({kernel.name})\n" for kernel in translate.kernels(source))
-    code = f'#include "cuda_language.h"\n#line 1 "{file}"\n{translate.translate(source)}\n#line 1 "entries"\n{entries}'
-    command = [find_compiler(), "-fPIC", "-w", "-fno-strict-aliasing", "-fvisibility=hidden", f"-I{HERE / 'language'}"]
+    code = f'#include "cuda_language.h"\n#line 1 "{file}"\n{translate.translate(source)}\n'
+    code += f'#line 1 "{HERE}/entries"\n{entries}'
+    command = [
+        find_compiler(),
+        "-fPIC",
+        "-w",
+        "-fno-strict-aliasing",
+        "-fno-threadsafe-statics",
+        "-fvisibility=hidden",
+        f"-I{HERE / 'language'}",
+    ]
     command += [*_FLAGS[sanitizer], *_option_flags(options), *_machine_flags()]
     libraries = [build_runtime()]
     if (
@@ -106,10 +118,11 @@ def _build_trace_hooks() -> Path:
 
 
 def _build(stem: str, suffix: str, command: list[str], code: str, libraries: Sequence[Path] = ()) -> Path:
-    """Runs a command on `code` and on built libraries, unless that was done before.
+    """Runs a command, and what ``CXXFLAGS`` adds to it, on `code` and built libraries, unless that was done before.
 
     Processes may build the same at the same time: each writes a file of its own and renames it.
     """
+    command = [*command, *shlex.split(os.environ.get("CXXFLAGS", ""))]
     key = "\0".join([code, *command, *map(str, libraries), _own_sources()])
     path = cache_folder() / f"{stem}-{hashlib.sha256(key.encode()).hexdigest()[:20]}{suffix}"
     if path.exists():
@@ -122,7 +135,11 @@ def _build(stem: str, suffix: str, command: list[str], code: str, libraries: Seq
         if suffix == ".so":  # found by its name, in the folder of whoever needs it
             command = [*command, f"-Wl,-soname,{path.name}", "-Wl,-rpath,$ORIGIN"]
         run = subprocess.run(
-            [*command, *inputs, *map(str, libraries), "-o", str(result)], capture_output=True, text=True, check=False
+            [*command, *inputs, *map(str, libraries), "-o", str(result)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
         )
         if run.returncode:
             raise CompileError(f"{stem} does not compile:\n{run.stderr.strip()}")

@@ -20,6 +20,7 @@ from cuda_emulator.compiler import SANITIZERS, EmulationError
 MOST_THREADS = 1024  # of a block, on every device
 _MOST_BLOCKS = (2**31 - 1, 65535, 65535)  # of a grid, along each axis
 _MOST_THREADS_ALONG = (1024, 1024, 64)
+_NUMBERS = {"b": bool, "i": int, "u": int, "f": (int, float), "V": ()}  # of Python, that a parameter takes
 
 _defaults: dict[str, Any] = {}
 _one_launch_at_a_time = threading.Lock()
@@ -74,8 +75,8 @@ class Kernel:
     parameters : tuple of str
         Their names.
     signature : list of str
-        The types of the parameters: ``i4``, ``u8``, ``f4``, ``b1`` ...; ``*f4`` for a pointer to such elements, ``*cf4`` if
-        they are const; ``V8`` for a structure of 8 bytes.
+        The types of the parameters: ``i4``, ``u8``, ``f4``, ``b1`` ...; ``*f4`` for a pointer, ``*cf4`` for one to
+        const elements; ``V8`` for a structure of 8 bytes.
     """
 
     def __init__(self, library: ctypes.CDLL, path: Path, signature: translate.Signature, flush: bool) -> None:
@@ -164,13 +165,14 @@ class Kernel:
 
     def _pack(self, value: Any, code: str, parameter: str) -> Any:
         """The bytes of one argument."""
-        is_pointer = code.startswith("*")
         dtype = np.dtype(code.lstrip("*c"))
-        if is_pointer:
-            if not isinstance(value, np.ndarray) or value.dtype != dtype or not value.flags.c_contiguous:
+        if code.startswith("*"):
+            is_array = isinstance(value, np.ndarray) and value.flags.c_contiguous
+            if not is_array or (value.dtype != dtype and dtype.kind != "V"):
                 raise TypeError(f"{self.name}: {parameter}: expected a contiguous array of {dtype}, got {value!r:.200}")
             return ctypes.c_void_p(value.ctypes.data)
-        if isinstance(value, np.ndarray) or (isinstance(value, np.generic) and value.dtype != dtype):
+        fits = value.dtype == dtype if isinstance(value, np.generic) else isinstance(value, _NUMBERS[dtype.kind])
+        if not fits:
             raise TypeError(f"{self.name}: {parameter}: expected {dtype}, got {value!r:.200}")
         return ctypes.create_string_buffer(dtype.type(value).tobytes(), dtype.itemsize)
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <type_traits>
 
 #include "../runtime/interface.h"
 
@@ -28,8 +29,23 @@
 #define gridDim (cuda_emulator::grid_size)
 const int warpSize = 32;
 
-// A parameter of a function below: the line that calls it.
-#define CUDA_EMULATOR_PLACE cuda_emulator::Place place = cuda_emulator::Place{__builtin_FILE(), __builtin_LINE()}
+namespace cuda_emulator {
+
+// What a type is, in a letter: as NumPy calls it, V for a structure.
+template <class T>
+constexpr char kind() {
+    return std::is_same<T, bool>::value        ? 'b'
+           : std::is_floating_point<T>::value ? 'f'
+           : !std::is_integral<T>::value      ? 'V'
+           : std::is_signed<T>::value         ? 'i'
+                                              : 'u';
+}
+
+}  // namespace cuda_emulator
+
+// Two parameters of a function below: the line that calls it, which the compiler fills in; and their values.
+#define CUDA_EMULATOR_CALLER const char *caller_file = __builtin_FILE(), int caller_line = __builtin_LINE()
+#define CUDA_EMULATOR_PLACE caller_file, caller_line
 
 #include "atomics.h"
 #include "collectives.h"

@@ -6,15 +6,6 @@
 
 namespace cuda_emulator {
 
-template <class T>
-constexpr char kind() {
-    return std::is_same<T, bool>::value        ? 'b'
-           : std::is_floating_point<T>::value ? 'f'
-           : !std::is_integral<T>::value      ? 'V'
-           : std::is_signed<T>::value         ? 'i'
-                                              : 'u';
-}
-
 // A type as a code: i4 u8 f4 b1, V and its size for structures; c before it if it is const, * if it is pointed at.
 template <class T>
 std::string code() {
@@ -30,13 +21,15 @@ std::string code() {
 template <class T>
 T& shared(int* id, const char* name) {
     using Element = typename std::remove_cv<typename std::remove_all_extents<T>::type>::type;
-    return *static_cast<T*>(shared_variable(id, {name, kind<Element>(), sizeof(Element)}, sizeof(T)));
+    return *static_cast<T*>(shared_variable(
+        id, {name, kind<Element>(), sizeof(Element), {std::extent<T, 0>(), std::extent<T, 1>(), std::extent<T, 2>()}},
+        sizeof(T)));
 }
 
 template <class T>
 T* dynamic_shared(const char* name) {
     using Element = typename std::remove_cv<T>::type;
-    return static_cast<T*>(dynamic_shared_memory({name, kind<Element>(), sizeof(Element)}));
+    return static_cast<T*>(dynamic_shared_memory({name, kind<Element>(), sizeof(Element), {}}));
 }
 
 template <class... Parameters>

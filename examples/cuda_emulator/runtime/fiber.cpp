@@ -94,6 +94,10 @@ Fiber::Fiber(void (*body)()) : body_(body) {
 
 Fiber::~Fiber() { munmap(memory_, GUARD + STACK); }
 
+void Fiber::set_name(const char* name) {
+    if (thread_sanitizer()) __tsan_set_fiber_name(sanitizer_thread_, name);
+}
+
 Fiber* Fiber::running() { return current; }
 
 bool Fiber::owns(const void* address) const {

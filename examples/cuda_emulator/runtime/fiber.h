@@ -16,6 +16,9 @@ class Fiber {
     void resume();        // runs the fiber until it yields
     static void yield();  // called on a fiber: goes back to whoever resumed it
 
+    // For reports of ThreadSanitizer.
+    void set_name(const char* name);
+
     // The fiber that is running, or null.
     static Fiber* running();
     bool owns(const void* address) const;

@@ -23,6 +23,8 @@ struct Place {
 // ThreadSanitizer must not see at work, never copies from or to a thread's memory.
 struct Words {
     uint64_t word[2];
+    char kind;  // f i u b: what it is, for traces
+    size_t bytes;
 };
 
 enum class Warp { barrier, ballot, shuffle };
@@ -38,11 +40,12 @@ int block_barrier(bool predicate, Place place);
 // other than 0; a shuffle returns the value that lane `source` brought.
 Words warp_operation(Warp kind, unsigned mask, Words value, int source, Place place);
 
-// What a shared variable is called, and what it holds: f i u b as in entry.h, and the bytes of an element.
+// A shared variable as its declaration says, for messages and traces.
 struct SharedType {
     const char* name;
-    char kind;
+    char kind;             // of an element: f i u b, or V for a structure
     size_t element_bytes;
+    unsigned extents[3];   // 0 where it has no more axes
 };
 
 // A __shared__ variable of the running block. `id` is a number for each variable of the source, -1 until its first use.

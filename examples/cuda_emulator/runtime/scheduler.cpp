@@ -125,11 +125,23 @@ struct Name {
     }
 };
 
+// "block (0, 1, 0) thread (3, 0, 0)".
+struct BlockAndThread {
+    char text[128];
+    explicit BlockAndThread(size_t t) {
+        const uint3& b = block_index;
+        snprintf(text, sizeof text, "block (%u, %u, %u) %s", b.x, b.y, b.z, Name(t).text);
+    }
+};
+
 void run(size_t t) {
     Thread& thread = threads[t];
     running = t;
     thread_index = thread.index;
-    if (!thread.fiber) thread.fiber = fiber_for_new_thread();
+    if (!thread.fiber) {
+        thread.fiber = fiber_for_new_thread();
+        if (thread_sanitizer()) thread.fiber->set_name(BlockAndThread(t).text);
+    }
     thread.fiber->resume();
     if (observer) observer->thread_stops();
 }
@@ -180,7 +192,7 @@ void complete(size_t warp_start, unsigned mask) {
     for_members(warp_start, mask, [&](size_t t) {
         Thread& thread = threads[t];
         thread.state = State::ready;
-        if (thread.operation == Warp::ballot) thread.value = {bits, 0};
+        if (thread.operation == Warp::ballot) thread.value.word[0] = bits;
         if (thread.operation == Warp::shuffle) {
             if (!is_member[thread.source])
                 fail("%s:%d: %s reads by shuffle from lane %d, which takes no part: it is not in the mask 0x%08x or has ended",
@@ -364,7 +376,7 @@ int block_barrier(bool predicate, Place place) {
     release(barrier_tag);
     Thread& thread = wait(State::at_barrier, place, barrier_tag);
     acquire(thread.tag);
-    if (observer) observer->collective("barrier", place, false, {});
+    if (observer) observer->block_barrier(place);
     return predicates_true;
 }
 
@@ -382,8 +394,7 @@ Words warp_operation(Warp kind, unsigned mask, Words value, int source, Place pl
     if (kind == Warp::barrier) release(tag);
     wait(State::in_warp_operation, place, tag);
     if (kind == Warp::barrier) acquire(thread.tag);
-    static const char* const names[] = {"warp barrier", "vote", "shuffle"};
-    if (observer) observer->collective(names[int(kind)], place, kind != Warp::barrier, thread.value);
+    if (observer) observer->warp_operation(kind, place, thread.value, source);
     return thread.value;
 }
 

@@ -13,7 +13,8 @@ char* fresh_tag();
 // Told what the running thread does; null unless a trace is being taken.
 struct Observer {
     void (*thread_stops)();  // the running thread waits, or has ended
-    void (*collective)(const char* what, Place place, bool has_value, Words value);
+    void (*block_barrier)(Place place);
+    void (*warp_operation)(Warp kind, Place place, Words result, int source);
 };
 extern const Observer* observer;
 

@@ -18,7 +18,7 @@ const size_t ALIGNMENT = 128;
 
 std::deque<SharedVariable> variables;       // of all kernels, by id; a deque, so that pointers to them stay valid
 std::vector<SharedVariable*> of_the_block;  // those that the running block has used
-SharedVariable dynamic{{"dynamic shared memory", 'u', 1}, 0};
+SharedVariable dynamic{{"dynamic shared memory", 'u', 1, {}}, 0};
 std::vector<void*> to_be_freed;
 char* start_of_block;  // a tag: all threads of a block see its shared memory poisoned
 
