@@ -118,6 +118,16 @@ def standardise(dtype: type) -> Iterator[Arrays]:
     yield [y, mean, variance, inverse_std, *loops.backward(g, x, gamma, mean, inverse_std)]
 
 
+def batches(dtype: type) -> Iterator[Arrays]:
+    """The mini-batches of `ministn.data`: images moved by up to more than their size."""
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (6, 5, 3), dtype=np.uint8), random.integers(0, 10, 6)
+    normalised = np.linspace(-1, 2, 256).astype(dtype)
+    order, shifts = random.permutation(6)[:4], random.integers(-6, 7, (4, 2), dtype=np.int32)
+    shifts[0] = 0
+    yield list(backend.implementation("ministn.data", images).gathered(images, labels, normalised, order, shifts))
+
+
 CASES: dict[str, Callable[[type], Iterator[Arrays]]] = {
     f"ministn.{layer}.{case.__name__}": case
     for layer, cases in {
@@ -125,7 +135,7 @@ CASES: dict[str, Callable[[type], Iterator[Arrays]]] = {
         "ops": (elementwise, softmax, standardise),
     }.items()
     for case in cases
-}
+} | {"ministn.data": batches}
 
 
 def results(package: str, dtype: type) -> list[Arrays]:
@@ -138,6 +148,9 @@ def check(results: list[Arrays], expected: list[Arrays]) -> None:
     for number, (some, others) in enumerate(zip(results, expected, strict=True)):
         for place, (got, wanted) in enumerate(zip(some, others, strict=True)):
             assert got.dtype == wanted.dtype
+            if got.dtype.kind != "f":
+                np.testing.assert_array_equal(got, wanted)
+                continue
             scale = max(1.0, float(np.abs(wanted).max(initial=0)))
             np.testing.assert_allclose(
                 got, wanted, rtol=0, atol=TOLERANCES[got.dtype] * scale, err_msg=f"computation {number}, result {place}"
