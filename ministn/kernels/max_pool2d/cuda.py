@@ -10,6 +10,11 @@ from ministn.backend import Array, array_module
 from ministn.kernels._cuda import launch
 from ministn.kernels._pooling import Pair
 
+_KERNELS = {  # by the dtype of the taps
+    np.dtype(np.uint8): ("max_pool2d_forward_uint8", "max_pool2d_backward_uint8"),
+    np.dtype(np.uint32): ("max_pool2d_forward_uint32", "max_pool2d_backward_uint32"),
+}
+
 
 def forward(
     x: Array, kernel: Pair, stride: Pair, padding: Pair, output_size: Pair, relu: bool = False
@@ -19,7 +24,7 @@ def forward(
     dtype = np.dtype(np.uint8 if kernel[0] * kernel[1] < 256 else np.uint32)
     y, taps, x = library.empty(size, x.dtype), library.empty(size, dtype), library.ascontiguousarray(x)
     geometry = np.int64(math.prod(x.shape[:2])), *x.shape[2:], *output_size, *kernel, *stride, *padding
-    launch(__package__, f"max_pool2d_forward_{dtype}", y.size, y, taps, x, relu, *geometry)
+    launch(__package__, _KERNELS[dtype][0], y.size, y, taps, x, relu, *geometry)
     return y, taps
 
 
@@ -29,5 +34,5 @@ def backward(grad_output: Array, taps: Array, kernel: Pair, stride: Pair, paddin
     dx = library.empty((*size[:2], *image_size), grad_output.dtype)
     g, taps = library.ascontiguousarray(grad_output), library.ascontiguousarray(taps)
     geometry = np.int64(math.prod(size[:2])), *image_size, *size[2:], *kernel, *stride, *padding
-    launch(__package__, f"max_pool2d_backward_{taps.dtype}", dx.size, dx, g, taps, *geometry)
+    launch(__package__, _KERNELS[taps.dtype][1], dx.size, dx, g, taps, *geometry)
     return dx
