@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from unittest import mock
 
 import numpy as np
 
@@ -31,14 +32,17 @@ def gradients(operation: Callable[..., Tensor], *inputs: np.ndarray, dtype: type
 
 
 def conv2d(dtype: type) -> Iterator[Arrays]:
-    for shape, filters, stride, padding, dilation in [
-        ((3, 2, 7, 9), (5, 2, 3, 2), 1, 0, 1),
-        ((2, 3, 8, 5), (4, 3, 3, 3), (2, 1), (1, 2), (1, 2)),
-        ((2, 17, 9, 13), (19, 17, 3, 3), 1, 1, 1),  # more channels and pixels than one tile
+    for shape, filters, stride, padding, dilation, in_tiles in [
+        ((3, 2, 7, 9), (5, 2, 3, 2), 1, 0, 1, False),
+        ((2, 3, 8, 5), (4, 3, 3, 3), (2, 1), (1, 2), (1, 2), False),
+        ((2, 17, 9, 13), (19, 17, 3, 3), 1, 1, 1, True),  # more channels, pixels and taps than one tile
+        ((1, 9, 7, 8), (35, 9, 2, 2), (1, 2), 0, 1, True),  # many channels: the larger tiles
     ]:
         options = {"stride": stride, "padding": padding, "dilation": dilation}
         inputs = draw(*shape), draw(*filters, seed=1), draw(filters[0], seed=2)
-        yield gradients(lambda x, w, b, options=options: F.conv2d(x, w, b, **options), *inputs, dtype=dtype)
+        enough = 1 if in_tiles else 10**6  # pixels, or tiles of them, for tiles to be worth it
+        with mock.patch.multiple("ministn.kernels.conv2d.cuda", _BUSY=enough, _MANY=enough):
+            yield gradients(lambda x, w, b, options=options: F.conv2d(x, w, b, **options), *inputs, dtype=dtype)
 
 
 def linear(dtype: type) -> Iterator[Arrays]:
@@ -48,6 +52,8 @@ def linear(dtype: type) -> Iterator[Arrays]:
 def max_pool2d(dtype: type) -> Iterator[Arrays]:
     for options in ({"kernel_size": 2}, {"kernel_size": (3, 2), "stride": (2, 1), "padding": 1, "relu": True}):
         yield gradients(lambda x, options=options: F.max_pool2d(x, **options), draw(2, 3, 9, 7), dtype=dtype)
+    # more taps than a byte counts
+    yield gradients(lambda x: F.max_pool2d(x, 17, 1), draw(1, 1, 18, 19), dtype=dtype)
 
 
 def avg_pool2d(dtype: type) -> Iterator[Arrays]:

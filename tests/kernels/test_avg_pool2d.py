@@ -1,4 +1,4 @@
-"""Average pooling against PyTorch, SciPy, finite differences and by hand."""
+"""Average pooling, loops and CUDA kernels, against PyTorch, SciPy, finite differences and by hand."""
 
 import itertools
 
@@ -7,13 +7,13 @@ import pytest
 import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from implementations import KERNELS, kernels
 
 import ministn
 from ministn import Tensor
-from ministn.backend import use_kernels
 from ministn.kernels.avg_pool2d import avg_pool2d
 
-KERNELS = ["cpu", "reference"]
+OTHERS = [name for name in KERNELS if name != "reference"]
 # kernel, stride, padding, ceil_mode, count_include_pad
 GEOMETRIES = [
     (*geometry, count_include_pad)
@@ -53,12 +53,12 @@ def images(shape, dtype, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
-def test_hand_worked_example(kernels):
+@pytest.mark.parametrize("name", KERNELS)
+def test_hand_worked_example(name):
     """The examples of the family's README."""
     x = np.arange(1, 10, dtype=np.float32).reshape(1, 1, 3, 3)
     g = np.array([[4, 2], [2, 1]], np.float32)[None, None]
-    with use_kernels(kernels):
+    with kernels(name):
         y, dx = pool(x, g, 2, 2, 0, True)
         with_padding = avg_pool2d(Tensor(x), 2, 2, 1, count_include_pad=True).data
         without_padding = avg_pool2d(Tensor(x), 2, 2, 1, count_include_pad=False).data
@@ -71,21 +71,22 @@ def test_hand_worked_example(kernels):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-@pytest.mark.parametrize("kernels", KERNELS)
-def test_equals_torch(kernels, geometry, dtype):
+@pytest.mark.parametrize("name", KERNELS)
+def test_equals_torch(name, geometry, dtype):
     torch = pytest.importorskip("torch")
     x = images((3, 2, 11, 13), dtype)
     input = torch.tensor(x, requires_grad=True)
     expected = torch.nn.functional.avg_pool2d(input, *geometry)
     g = images(tuple(expected.shape), dtype, seed=1)
     expected.backward(torch.tensor(g))
-    with use_kernels(kernels):
+    with kernels(name):
         y, dx = pool(x, g, *geometry)
     assert y.dtype == dx.dtype == dtype
     np.testing.assert_allclose(y, expected.detach().numpy(), **TOLERANCE[dtype])
     np.testing.assert_allclose(dx, input.grad.numpy(), **TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("name", KERNELS)
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(
     size=st.tuples(st.integers(1, 15), st.integers(1, 15)),
@@ -95,7 +96,7 @@ def test_equals_torch(kernels, geometry, dtype):
     ceil_mode=st.booleans(),
     count_include_pad=st.booleans(),
 )
-def test_any_geometry_equals_torch(size, kernel, stride, halves, ceil_mode, count_include_pad):
+def test_any_geometry_equals_torch(name, size, kernel, stride, halves, ceil_mode, count_include_pad):
     torch = pytest.importorskip("torch")
     padding = tuple(int(k * half) for k, half in zip(kernel, halves, strict=True))
     x = images((2, 1, *size), np.float64)
@@ -106,7 +107,9 @@ def test_any_geometry_equals_torch(size, kernel, stride, halves, ceil_mode, coun
         with pytest.raises(ValueError, match="padded input to be at least"):
             avg_pool2d(Tensor(x), *arguments)
         return
-    np.testing.assert_allclose(avg_pool2d(Tensor(x), *arguments).data, expected.numpy(), **TOLERANCE[np.float64])
+    with kernels(name):
+        y = avg_pool2d(Tensor(x), *arguments).data
+    np.testing.assert_allclose(y, expected.numpy(), **TOLERANCE[np.float64])
 
 
 def test_equals_scipy():
@@ -123,29 +126,31 @@ def test_equals_scipy():
 @pytest.mark.parametrize("batch", [0, 1, 2, 7, 8, 16, 31, 64, 70])
 @pytest.mark.parametrize("arrange", [np.ascontiguousarray, batch_last_memory])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_cpu_equals_reference(batch, arrange, dtype):
+@pytest.mark.parametrize("name", OTHERS)
+def test_equals_reference(batch, arrange, dtype, name):
     x, g = images((batch, 2, 7, 5), dtype), images((batch, 2, 4, 3), dtype, seed=1)
-    y, dx = pool(arrange(x), arrange(g), 3, 2, 1)
-    with use_kernels("reference"):
+    with kernels(name):
+        y, dx = pool(arrange(x), arrange(g), 3, 2, 1)
+    with kernels("reference"):
         expected, expected_dx = pool(x, g, 3, 2, 1)
     np.testing.assert_allclose(y, expected, **TOLERANCE[dtype])
     np.testing.assert_allclose(dx, expected_dx, **TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_gradcheck(kernels, geometry):
+def test_gradcheck(name, geometry):
     x = Tensor(images((2, 2, 11, 8), np.float64), requires_grad=True)
-    with use_kernels(kernels):
+    with kernels(name):
         assert ministn.gradcheck(lambda t: avg_pool2d(t, *geometry), [x], tolerance=1e-6)
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_adjoint_identity(kernels, geometry):
+def test_adjoint_identity(name, geometry):
     x = images((3, 2, 10, 7), np.float64)
     g = images(avg_pool2d(Tensor(x), *geometry).shape, np.float64, seed=1)
-    with use_kernels(kernels):
+    with kernels(name):
         y, dx = pool(x, g, *geometry)
     # Both sides are sums of the same few hundred products in another order: 1e-12 is far above their rounding.
     assert np.vdot(y, g) == pytest.approx(np.vdot(x, dx), rel=1e-12, abs=1e-12)
@@ -155,6 +160,17 @@ def test_adjoint_identity(kernels, geometry):
 def test_without_padding_the_mean_of_a_constant_is_the_constant(geometry):
     y = avg_pool2d(Tensor(np.full((1, 1, 11, 8), 3.0)), *geometry).data
     np.testing.assert_allclose(y, 3, rtol=1e-14)  # up to 35 additions and one product, each exact to 1.1e-16
+
+
+@pytest.mark.parametrize("order", [1, 20261125])
+def test_same_bits_in_any_order_of_the_threads(order):
+    x, g = images((3, 3, 12, 11), np.float32), images((3, 3, 6, 6), np.float32, seed=1)
+    results = []
+    for thread_order in (0, order):
+        with kernels("cuda", thread_order):
+            results.append(pool(x, g, 5, 2, 2))
+    for first, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(first, other)
 
 
 @pytest.mark.usefixtures("more_threads_than_one")
@@ -171,10 +187,12 @@ def test_same_bits_for_any_number_of_threads():
         np.testing.assert_array_equal(many, one)
 
 
-def test_nan_and_infinity_reach_only_their_windows():
+@pytest.mark.parametrize("name", OTHERS)  # in the matrix products of the reference 0 times infinity is NaN
+def test_nan_and_infinity_reach_only_their_windows(name):
     x = np.zeros((1, 1, 4, 6), np.float32)
     x[0, 0, 0, 0], x[0, 0, 2, 3] = np.nan, np.inf
-    y = avg_pool2d(Tensor(x), (2, 3)).data
+    with kernels(name):
+        y = avg_pool2d(Tensor(x), (2, 3)).data
     np.testing.assert_array_equal(y[0, 0], [[np.nan, 0], [0, np.inf]])
 
 

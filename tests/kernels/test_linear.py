@@ -1,14 +1,14 @@
-"""linear: tiles and BLAS against sums in float64, gradients, adjoint identities, layouts, threads."""
+"""linear: tiles, BLAS and CuPy's products against sums in float64, gradients, adjoint identities, layouts, threads."""
 
 import numpy as np
 import pytest
+from implementations import KERNELS, kernels
 
 import ministn
 from ministn import Tensor, gradcheck
-from ministn.backend import use_kernels
-from ministn.kernels.linear import cpu, linear, reference
+from ministn.backend import implementation
+from ministn.kernels.linear import cpu, linear
 
-KERNELS = ["cpu", "reference"]
 DTYPES = [np.float32, np.float64]
 # N, I, O: the first is left to BLAS; the others are large enough for tiles and multiples of nothing
 SHAPES = [(5, 3, 4), (37, 101, 83), (64, 784, 7), (130, 33, 71), (33, 32, 300)]
@@ -19,6 +19,11 @@ LAYOUTS = {
 }
 
 
+def loops():
+    """The implementation that serves NumPy arrays at present."""
+    return implementation("ministn.kernels.linear", np.empty(0))
+
+
 def draw(shape, dtype, seed=0):
     """x, weight, bias and a gradient with entries of size 1."""
     N, I, O = shape  # noqa: E741
@@ -26,13 +31,13 @@ def draw(shape, dtype, seed=0):
     return [uniform(-1, 1, size).astype(dtype) for size in ((N, I), (O, I), (O,), (N, O))]
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
-def test_hand_worked_example(kernels):
+@pytest.mark.parametrize("name", KERNELS)
+def test_hand_worked_example(name):
     """The example of the family's README."""
     x, weight, bias = (
         Tensor(np.array(values), requires_grad=True) for values in ([[1.0, 2]], [[3.0, -1], [0, 4]], [1.0, 0])
     )
-    with use_kernels(kernels):
+    with kernels(name):
         y = linear(x, weight, bias)
         y.backward(np.array([[1.0, 2]]))
     np.testing.assert_array_equal(y.data, [[2, 8]])
@@ -41,11 +46,12 @@ def test_hand_worked_example(kernels):
     np.testing.assert_array_equal(bias.grad.data, [1, 2])
 
 
+@pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("grad_layout", LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_equals_sums_in_double_precision(dtype, shape, grad_layout, layout):
+def test_equals_sums_in_double_precision(dtype, shape, grad_layout, layout, name):
     x, weight, bias, g = draw(shape, dtype)
     x, g = LAYOUTS[layout](x), LAYOUTS[grad_layout](g)
     wide = [a.astype(np.longdouble) for a in (x, weight, bias, g)]
@@ -55,12 +61,12 @@ def test_equals_sums_in_double_precision(dtype, shape, grad_layout, layout):
         np.einsum("no,ni->oi", wide[3], wide[0]),
         wide[3].sum(axis=0),
     )
-    for kernels in (cpu, reference):
-        results = kernels.forward(x, weight, bias), *kernels.backward(g, x, weight)
-        for result, value in zip(results, expected, strict=True):
-            assert result.dtype == dtype
-            # at worst eps for each term of the sum, and each is below 1
-            np.testing.assert_allclose(result, value, rtol=0, atol=4 * np.finfo(dtype).eps * max(shape))
+    with kernels(name):
+        results = loops().forward(x, weight, bias), *loops().backward(g, x, weight)
+    for result, value in zip(results, expected, strict=True):
+        assert result.dtype == dtype
+        # at worst eps for each term of the sum, and each is below 1
+        np.testing.assert_allclose(result, value, rtol=0, atol=4 * np.finfo(dtype).eps * max(shape))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -75,28 +81,31 @@ def test_adjoint_identity(shape):
     assert abs(product - np.vdot(dw, weight)) < 1e-12 * scale
 
 
+@pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("shape", [(5, 3, 4), (33, 90, 101)])
-def test_gradcheck(shape):
+def test_gradcheck(shape, name):
     x, weight, bias, _ = draw(shape, np.float64)
     inputs = [Tensor(a, requires_grad=True) for a in (np.asfortranarray(x), weight, bias)]
-    assert gradcheck(linear, inputs)
-    assert gradcheck(linear, inputs[:2])
+    with kernels(name):
+        assert gradcheck(linear, inputs)
+        assert gradcheck(linear, inputs[:2])
 
 
 @pytest.mark.parametrize("needs_grad", [(True, False, False), (False, True, False), (False, False, True), (True, True)])
 @pytest.mark.parametrize("shape", SHAPES[:2])
-def test_only_what_is_needed(shape, needs_grad):
+@pytest.mark.parametrize("name", KERNELS)
+def test_only_what_is_needed(name, shape, needs_grad):
     x, weight, _, g = draw(shape, np.float32)
     x = np.asfortranarray(x)
-    for kernels in (cpu, reference):
-        found = [gradient is not None for gradient in kernels.backward(g, x, weight, needs_grad)]
-        assert found == [*needs_grad, False][:3]
+    with kernels(name):
+        found = [gradient is not None for gradient in loops().backward(g, x, weight, needs_grad)]
+    assert found == [*needs_grad, False][:3]
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
-def test_the_memory_order_is_that_of_the_input(kernels):
+@pytest.mark.parametrize("name", ["cpu", "reference"])  # results of the others come back as copies
+def test_the_memory_order_is_that_of_the_input(name):
     x, weight, bias, g = draw(SHAPES[1], np.float32)
-    with use_kernels(kernels):
+    with kernels(name):
         for layout in ("batch-last", "rows"):
             tensor = Tensor(LAYOUTS[layout](x), requires_grad=True)
             y = linear(tensor, Tensor(weight), Tensor(bias))
@@ -134,10 +143,12 @@ def test_same_bits_for_any_number_of_threads(shape):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("shape", [(0, 3, 4), (0, 784, 256)])
-def test_no_images(shape):
+def test_no_images(shape, name):
     x, weight, bias, g = draw(shape, np.float32)
-    y, (dx, dw, db) = cpu.forward(x, weight, bias), cpu.backward(g, x, weight)
+    with kernels(name):
+        y, (dx, dw, db) = loops().forward(x, weight, bias), loops().backward(g, x, weight)
     assert y.shape == (0, shape[2])
     assert dx.shape == x.shape
     np.testing.assert_array_equal(dw, np.zeros_like(weight))

@@ -1,19 +1,19 @@
-"""Max pooling against PyTorch, SciPy, finite differences and by hand."""
+"""Max pooling, loops and CUDA kernels, against PyTorch, SciPy, finite differences and by hand."""
 
 import numpy as np
 import pytest
 import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from implementations import KERNELS, kernels
 
 import ministn
 from ministn import Tensor
 from ministn import functional as F
-from ministn.backend import use_kernels
 from ministn.kernels.max_pool2d import cpu, reference
 from ministn.kernels.max_pool2d import max_pool2d as max_pool2d_by_keyword
 
-KERNELS = ["cpu", "reference"]
+OTHERS = [name for name in KERNELS if name != "reference"]
 # kernel, stride, padding, ceil_mode
 GEOMETRIES = [
     (2, None, 0, False),
@@ -51,11 +51,11 @@ def images(shape, dtype, seed=0):
     return np.random.default_rng(seed).integers(0, 5, shape).astype(dtype)
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
-def test_hand_worked_example(kernels):
+@pytest.mark.parametrize("name", KERNELS)
+def test_hand_worked_example(name):
     """The example of the family's README."""
     x = Tensor(np.array([[[[1.0, 3, 2], [4, 3, 0], [1, 5, 5]]]]), requires_grad=True)
-    with use_kernels(kernels):
+    with kernels(name):
         y = max_pool2d(x, 2, 1)
         winning_taps = y.creator.taps
         y.backward(np.array([[[[1.0, 10], [100, 1000]]]]))
@@ -66,21 +66,22 @@ def test_hand_worked_example(kernels):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-@pytest.mark.parametrize("kernels", KERNELS)
-def test_equals_torch(kernels, geometry, dtype):
+@pytest.mark.parametrize("name", KERNELS)
+def test_equals_torch(name, geometry, dtype):
     torch = pytest.importorskip("torch")
     x = images((3, 2, 11, 13), dtype)
     input = torch.tensor(x, requires_grad=True)
     expected = torch.nn.functional.max_pool2d(input, geometry[0], geometry[1], geometry[2], ceil_mode=geometry[3])
     g = images(tuple(expected.shape), dtype, seed=1)
     expected.backward(torch.tensor(g))
-    with use_kernels(kernels):
+    with kernels(name):
         y, dx = pool(x, g, *geometry)
     assert y.dtype == dx.dtype == dtype
     np.testing.assert_array_equal(y, expected.detach().numpy())
     np.testing.assert_array_equal(dx, input.grad.numpy())  # sums of small integers: exact
 
 
+@pytest.mark.parametrize("name", KERNELS)
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(
     size=st.tuples(st.integers(1, 15), st.integers(1, 15)),
@@ -89,7 +90,7 @@ def test_equals_torch(kernels, geometry, dtype):
     halves=st.tuples(st.floats(0, 0.5), st.floats(0, 0.5)),
     ceil_mode=st.booleans(),
 )
-def test_any_geometry_equals_torch(size, kernel, stride, halves, ceil_mode):
+def test_any_geometry_equals_torch(name, size, kernel, stride, halves, ceil_mode):
     torch = pytest.importorskip("torch")
     padding = tuple(int(k * half) for k, half in zip(kernel, halves, strict=True))
     x = images((2, 1, *size), np.float64)
@@ -99,7 +100,9 @@ def test_any_geometry_equals_torch(size, kernel, stride, halves, ceil_mode):
         with pytest.raises(ValueError, match="padded input to be at least"):
             max_pool2d(Tensor(x), kernel, stride, padding, ceil_mode)
         return
-    np.testing.assert_array_equal(max_pool2d(Tensor(x), kernel, stride, padding, ceil_mode).data, expected.numpy())
+    with kernels(name):
+        y = max_pool2d(Tensor(x), kernel, stride, padding, ceil_mode).data
+    np.testing.assert_array_equal(y, expected.numpy())
 
 
 def test_equals_scipy():
@@ -111,19 +114,26 @@ def test_equals_scipy():
     np.testing.assert_array_equal(max_pool2d(Tensor(x), (3, 4), (2, 3), (1, 0)).data, expected)
 
 
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_cpu_equals_reference(geometry, dtype):
-    x = images((5, 3, 9, 14), dtype)
-    output = max_pool2d(Tensor(x, requires_grad=True), *geometry)
-    function = output.creator
-    y, taps = reference.forward(x, *function.geometry, function.output_size)
+def test_equals_reference(geometry, dtype, relu, name):
+    """With ties, NaN and windows of -infinity."""
+    x = images((5, 3, 9, 14), dtype) - 2
+    x[2, :, 3:5, 4:9], x[3, 0], x[4, 1, ::3, ::2] = -np.inf, -np.inf, np.nan
+    tensor, (kernel, stride, padding, ceil_mode) = Tensor(x, requires_grad=True), geometry
+    with kernels(name):
+        output = max_pool2d_by_keyword(tensor, kernel, stride, padding, ceil_mode=ceil_mode, relu=relu)
+        function = output.creator
+        g = images(output.shape, dtype, seed=1)
+        output.backward(g, retain_graph=True)
+    y, taps = reference.forward(x, *function.geometry, function.output_size, relu)
+    assert output.dtype == tensor.grad.dtype == dtype
+    assert function.taps.dtype == np.uint8
     np.testing.assert_array_equal(output.data, y)
     np.testing.assert_array_equal(function.taps, taps)
-    g = images(y.shape, dtype, seed=1)
-    np.testing.assert_array_equal(
-        cpu.backward(g, taps, *function.geometry, (9, 14)), reference.backward(g, taps, *function.geometry, (9, 14))
-    )
+    np.testing.assert_array_equal(tensor.grad.data, reference.backward(g, taps, *function.geometry, (9, 14)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -142,34 +152,36 @@ def test_vectors_of_images(geometry, dtype):
     np.testing.assert_array_equal(dx, reference.backward(g, taps, *function.geometry, x.shape[2:]))
 
 
+@pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("batch", [0, 1, 2, 7, 8, 16, 31, 64, 70])
 @pytest.mark.parametrize("arrange", [np.ascontiguousarray, batch_last_memory])
-def test_batch_sizes_and_layouts(batch, arrange):
+def test_batch_sizes_and_layouts(batch, arrange, name):
     x, g = images((batch, 2, 7, 5), np.float32), images((batch, 2, 4, 3), np.float32, seed=1)
-    y, dx = pool(arrange(x), arrange(g), 3, 2, 1)
-    with use_kernels("reference"):
+    with kernels(name):
+        y, dx = pool(arrange(x), arrange(g), 3, 2, 1)
+    with kernels("reference"):
         expected, expected_dx = pool(x, g, 3, 2, 1)
     np.testing.assert_array_equal(y, expected)
     np.testing.assert_array_equal(dx, expected_dx)
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_gradcheck(kernels, geometry):
+def test_gradcheck(name, geometry):
     # Distinct values 0.01 apart, far more than gradcheck's step of 1e-5: no window changes its winner.
     x = 0.01 * np.random.default_rng(0).permutation(2 * 2 * 11 * 8).reshape(2, 2, 11, 8)
-    with use_kernels(kernels):
+    with kernels(name):
         assert ministn.gradcheck(lambda t: max_pool2d(t, *geometry), [Tensor(x, requires_grad=True)], tolerance=1e-6)
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_adjoint_identity(kernels, geometry):
+def test_adjoint_identity(name, geometry):
     """Where the winners are fixed, pooling is a linear map: it picks them."""
     random = np.random.default_rng(0)
     x = random.standard_normal((3, 2, 10, 7))
     g = random.standard_normal(max_pool2d(Tensor(x), *geometry).shape)
-    with use_kernels(kernels):
+    with kernels(name):
         y, dx = pool(x, g, *geometry)
     # Both sides are sums of the same few hundred products in another order: 1e-12 is far above their rounding.
     assert np.vdot(y, g) == pytest.approx(np.vdot(x, dx), rel=1e-12, abs=1e-12)
@@ -190,17 +202,28 @@ def test_same_bits_for_any_number_of_threads():
         np.testing.assert_array_equal(many, one)
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
-def test_first_of_equal_values_wins(kernels):
-    with use_kernels(kernels):
+@pytest.mark.parametrize("order", [1, 20261125])
+def test_same_bits_in_any_order_of_the_threads(order):
+    x, g = images((3, 3, 12, 11), np.float32), images((3, 3, 6, 6), np.float32, seed=1)
+    results = []
+    for thread_order in (0, order):
+        with kernels("cuda", thread_order):
+            results.append(pool(x, g, 5, 2, 2))
+    for first, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(first, other)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_first_of_equal_values_wins(name):
+    with kernels(name):
         _, dx = pool(np.zeros((1, 1, 4, 6)), np.ones((1, 1, 2, 2)), (2, 3))
     expected = np.zeros((4, 6))
     expected[::2, ::3] = 1
     np.testing.assert_array_equal(dx[0, 0], expected)
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
-def test_nan_and_infinity_as_in_torch(kernels):
+@pytest.mark.parametrize("name", KERNELS)
+def test_nan_and_infinity_as_in_torch(name):
     torch = pytest.importorskip("torch")
     x = images((2, 2, 9, 10), np.float32)
     x[0, 0, 1, 1:4] = np.nan  # several in one window, and in overlapping ones
@@ -211,7 +234,7 @@ def test_nan_and_infinity_as_in_torch(kernels):
     expected = torch.nn.functional.max_pool2d(input, 3, 2, 1, ceil_mode=True)
     g = 1 + np.arange(expected.numel(), dtype=np.float32).reshape(expected.shape)
     expected.backward(torch.tensor(g))
-    with use_kernels(kernels):
+    with kernels(name):
         y, dx = pool(x, g, 3, 2, 1, True)
     np.testing.assert_array_equal(y, expected.detach().numpy())
     np.testing.assert_array_equal(dx, input.grad.numpy())
@@ -236,10 +259,12 @@ def test_output_size(length, kernel, stride, padding, ceil_mode, expected):
     assert y.data[0, 0, 0, -1] == last
 
 
-def test_windows_with_more_taps_than_a_byte_can_number():
+@pytest.mark.parametrize("name", KERNELS)
+def test_windows_with_more_taps_than_a_byte_can_number(name):
     x = np.random.default_rng(0).standard_normal((3, 1, 40, 21))
     x[0, 0, 19, 16] = 9  # tap 19 * 17 + 16 = 339
-    y, dx = pool(x, np.ones((3, 1, 2, 1)), (20, 17))
+    with kernels(name):
+        y, dx = pool(x, np.ones((3, 1, 2, 1)), (20, 17))
     assert y[0, 0, 0, 0] == 9
     assert dx[0, 0, 19, 16] == 1
     assert dx.sum() == 6
@@ -282,15 +307,15 @@ def test_pairs_may_be_lists():
     np.testing.assert_array_equal(max_pool2d(x, [2, 3], [1, 2]).data, max_pool2d(x, (2, 3), (1, 2)).data)
 
 
-@pytest.mark.parametrize("kernels", ["cpu", "reference"])
+@pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("batch", [3, 20, 64])
 @pytest.mark.parametrize("options", [(2,), ((3, 2), (2, 1), 1), (16, 1)], ids=str)
-def test_relu_in_the_same_pass(options, batch, kernels):
+def test_relu_in_the_same_pass(options, batch, name):
     """Windows apart and overlapping, and more taps than a byte counts: the bits of pooling and ReLU one by one."""
     shift = 2.8 if options[0] == 16 else 1  # so that some windows have nothing positive
     x = (np.random.default_rng(0).standard_normal((batch, 2, 17, 18)) - shift).astype(np.float32)
     x[0, 0, 4, 5] = np.nan
-    with use_kernels(kernels):
+    with kernels(name):
         results = []
         for pool in (lambda x: F.max_pool2d(x, *options, relu=True), lambda x: F.relu(F.max_pool2d(x, *options))):
             tensor = Tensor(x, requires_grad=True)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ministn.backend import Array, array_module
-from ministn.kernels._cuda import launch, on_device
+from ministn.kernels._cuda import THREADS, launch, on_device
 from ministn.kernels.conv2d._shape import Pair, output_size
 
 
@@ -26,6 +26,7 @@ class _Tile(NamedTuple):
 _FORWARD = _Tile("conv2d_forward_16x64", 16, 64, 64), _Tile("conv2d_forward_64x128", 64, 128, 256)
 _GRAD_WEIGHT = _Tile("conv2d_grad_weight_16x64", 16, 64, 64), _Tile("conv2d_grad_weight_64x64", 64, 64, 128)
 _BUSY = 64  # tiles; with fewer most of a GPU, of some hundred multiprocessors, would have nothing to do
+_MANY = 2048  # pixels; with fewer too few parts of d weight
 _PARTS = 512  # blocks that share out d weight: enough for a GPU, and a number that does not depend on which
 _MOST_BLOCKS = 2**20  # of a launch with a block for each tap; they stride over what is more
 
@@ -81,7 +82,7 @@ def backward(
         dw = _grad_weight(g, x, weight, geometry, tuned)
     if any(needs_grad[2:]):
         db = library.empty(len(weight), x.dtype)
-        launch(__package__, "conv2d_grad_bias", db.size, db, g, *g.shape, blocks=db.size)
+        launch(__package__, "conv2d_grad_bias", db.size, db, g, *g.shape, blocks=db.size, threads=_threads(g))
     return dx, dw, db
 
 
@@ -117,11 +118,11 @@ def _grad_weight(g: Array, x: Array, weight: Array, geometry: tuple[int, ...], t
     library, dw, pixels = array_module(x), array_module(x).empty(weight.shape, x.dtype), _pixels(g)
     (O, C, KH, KW), x = weight.shape, library.ascontiguousarray(x)
     taps = C * KH * KW
-    if tuned is None:  # in tiles that are full enough, and enough pixels to share out
-        tuned = O >= 8 and taps >= 16 and pixels >= 2048
+    if tuned is None:  # where tiles are full enough, and there are pixels enough to share out
+        tuned = O >= 8 and taps >= 16 and pixels >= _MANY
     if not tuned:
         blocks = min(dw.size, _MOST_BLOCKS)
-        launch(__package__, "conv2d_grad_weight", dw.size, dw, g, x, *geometry, blocks=blocks)
+        launch(__package__, "conv2d_grad_weight", dw.size, dw, g, x, *geometry, blocks=blocks, threads=_threads(g))
         return dw
     tile = _GRAD_WEIGHT[O > 32]
     most = max(1, _PARTS // _count(tile, O, taps))
@@ -145,6 +146,11 @@ def _count(tile: _Tile, channels: int, width: int) -> int:
 def _pixels(y: Array) -> int:
     """Of one channel, in all images."""
     return len(y) * y.shape[2] * y.shape[3]
+
+
+def _threads(g: Array) -> int:
+    """Of a block that sums over the pixels of a channel: whole warps, and no more than there is work for."""
+    return max(32, min(THREADS, _pixels(g) // 32 * 32))
 
 
 def _bias(y: Array, bias: Array | None) -> Array:
