@@ -57,7 +57,8 @@ def max_pool2d(dtype: type) -> Iterator[Arrays]:
 
 
 def avg_pool2d(dtype: type) -> Iterator[Arrays]:
-    for options in ({"kernel_size": 2}, {"kernel_size": (3, 2), "stride": (2, 1), "padding": 1, "ceil_mode": True}):
+    uneven = {"kernel_size": (3, 2), "stride": (2, 1), "padding": 1, "ceil_mode": True}
+    for options in ({"kernel_size": 2}, uneven, {**uneven, "count_include_pad": False}):
         yield gradients(lambda x, options=options: F.avg_pool2d(x, **options), draw(2, 3, 9, 7), dtype=dtype)
 
 

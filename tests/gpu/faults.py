@@ -1,7 +1,7 @@
 """Faults of the kinds that are made in kernels, planted one at a time, and the rung of the ladder that catches each.
 
-    python tests/gpu/faults.py                     # the table
-    python tests/gpu/faults.py "plain sum for d theta"    # run the case of that fault's family with it (it should fail)
+    python tests/gpu/faults.py                      # the table
+    python tests/gpu/faults.py "+= for atomicAdd"  # its family's case with that fault, which may well fail
 
 A ladder of tests proves something only if it breaks where a kernel does: `test_faults.py` climbs it with each fault.
 """
@@ -24,10 +24,10 @@ from ministn.kernels import _cuda
 
 EMULATOR = "emulator"  # wrong values, or an error of the emulator
 ORDERS = "thread orders"  # right in one order of threads, wrong in another
-FEW_BLOCKS = "one block"  # the emulator again, with a grid of one block
+ONE_BLOCK = "one block"  # the emulator again, with a grid of one block
+LARGE = "large arrays"  # the emulator again, with more than 2^31 elements
 ADDRESS = "AddressSanitizer"
 THREAD = "ThreadSanitizer"
-UNDEFINED = "UndefinedBehaviorSanitizer"
 COMPILER = "NVRTC"
 PTX = "PTX interpreter"
 LAUNCH = "stand-in for CuPy"
@@ -78,7 +78,9 @@ def planted(fault: Fault) -> Iterator[None]:
 def changed(text: str, fault: Fault) -> str:
     """`text` with the fault in it; an error unless there is exactly one place for it."""
     if text.count(fault.right) != 1:
-        raise ValueError(f"{fault.what}: expected {fault.right!r} once in {fault.package}, got {text.count(fault.right)}")
+        raise ValueError(
+            f"{fault.what}: expected {fault.right!r} once in {fault.package}, got {text.count(fault.right)}"
+        )
     return text.replace(fault.right, fault.wrong)
 
 
@@ -114,46 +116,250 @@ def _forget_compiled() -> None:
 
 
 _CONV, _MAX_POOL, _AVG_POOL = "ministn.kernels.conv2d", "ministn.kernels.max_pool2d", "ministn.kernels.avg_pool2d"
-_GRID, _SAMPLE, _FUSED = "ministn.kernels.affine_grid", "ministn.kernels.grid_sample", "ministn.kernels.spatial_transform"
+_GRID, _SAMPLE, _FUSED = (
+    "ministn.kernels.affine_grid",
+    "ministn.kernels.grid_sample",
+    "ministn.kernels.spatial_transform",
+)
 _ELEMENTWISE, _SOFTMAX, _STANDARDISE = "ministn.ops.elementwise", "ministn.ops.softmax", "ministn.ops.standardise"
 _VALUES = "Not equal to tolerance"
 
 FAULTS = [
     # --- the formula
     Fault("x and y swapped", _GRID, "= t[0] * x[j] + t[1] * y[i]", "= t[0] * y[i] + t[1] * x[j]", EMULATOR, _VALUES),
-    Fault("H and W swapped", _SAMPLE, "place(x, point[0], W, padding", "place(x, point[0], H, padding", EMULATOR, _VALUES),
+    Fault(
+        "H and W swapped", _SAMPLE, "place(x, point[0], W, padding", "place(x, point[0], H, padding", EMULATOR, _VALUES
+    ),
     Fault("wrong padding rule", _SAMPLE, "if (padding == REFLECTION) x", "if (padding == BORDER) x", EMULATOR, _VALUES),
-    Fault("rounded to zero", _SAMPLE, "pixel_or_none(rint(x), size)", "pixel_or_none(trunc(x), size)", EMULATOR, _VALUES),
-    Fault("mean over all taps", _AVG_POOL, "sum / (number(counted(top, KH, H, border_h))", "sum / (number(KH)", EMULATOR, _VALUES),
-    Fault("filter mirrored", _CONV, "filter[(index_t(c) * KH + u) * KW + v]", "filter[(index_t(c) * KH + KH - 1 - u) * KW + v]", EMULATOR, _VALUES),
-    Fault("a rotation the wrong way", _ELEMENTWISE, "mixed >> turn | mixed << (64 - turn)", "mixed << turn | mixed >> (64 - turn)", EMULATOR, _VALUES),
+    Fault(
+        "rounded to zero", _SAMPLE, "pixel_or_none(rint(x), size)", "pixel_or_none(trunc(x), size)", EMULATOR, _VALUES
+    ),
+    Fault(
+        "mean over all taps",
+        _AVG_POOL,
+        "sum / (number(counted(top, KH, H, border_h))",
+        "sum / (number(KH)",
+        EMULATOR,
+        _VALUES,
+    ),
+    Fault(
+        "filter mirrored",
+        _CONV,
+        "filter[(index_t(c) * KH + u) * KW + v]",
+        "filter[(index_t(c) * KH + KH - 1 - u) * KW + v]",
+        EMULATOR,
+        _VALUES,
+    ),
+    Fault(
+        "a rotation the wrong way",
+        _ELEMENTWISE,
+        "mixed >> turn | mixed << (64 - turn)",
+        "mixed << turn | mixed >> (64 - turn)",
+        EMULATOR,
+        _VALUES,
+    ),
     # --- types
-    Fault("float function in the double kernel", _SOFTMAX, "total += exp(x[start", "total += expf(x[start", COMPILER, "f32", "float64"),
-    Fault("double literal in the float kernel", _STANDARDISE, "1 / sqrt(variance + eps)", "1.0 / sqrt(variance + eps)", COMPILER, "f64"),
-    Fault("a function of the C++ library", _MAX_POOL, "int first_u = max(0, -top)", "int first_u = std::max(0, -top)", COMPILER, "std"),
-    Fault("offset of 32 bits", _ELEMENTWISE, "y[i] = scale[i / run] * x[i]", "y[int(i)] = scale[i / run] * x[int(i)]", LARGE, "x"),
+    Fault(
+        "float function in the double kernel",
+        _SOFTMAX,
+        "total += exp(x[start",
+        "total += expf(x[start",
+        COMPILER,
+        "f32",
+        "float64",
+    ),
+    Fault(
+        "double literal in the float kernel",
+        _STANDARDISE,
+        "1 / sqrt(variance + eps)",
+        "1.0 / sqrt(variance + eps)",
+        COMPILER,
+        "f64",
+    ),
+    Fault(
+        "a function of the C++ library",
+        _MAX_POOL,
+        "int first_u = max(0, -top)",
+        "int first_u = std::max(0, -top)",
+        COMPILER,
+        "std",
+    ),
+    Fault(
+        "offset of 32 bits",
+        _ELEMENTWISE,
+        "y[i] = scale[i / run] * x[i]",
+        "y[int(i)] = scale[i / run] * x[int(i)]",
+        LARGE,
+        "x",
+    ),
     # --- memory
-    Fault("off by one at the border", _FUSED, "m < number(size) ?", "m <= number(size) ?", ADDRESS, "heap-buffer-overflow"),
+    Fault(
+        "off by one at the border", _FUSED, "m < number(size) ?", "m <= number(size) ?", EMULATOR, _VALUES
+    ),
     Fault("row too far", _MAX_POOL, "end_u = min(KH, H - top)", "end_u = KH", ADDRESS, "heap-buffer-overflow"),
-    Fault("uninitialised shared memory", _STANDARDISE, "lane < warps ? of_warp[lane] : number(0)", "of_warp[lane]", EMULATOR, _VALUES),
-    Fault("uninitialised sum", _CONV, "number sum = 0;\n        for (int part", "number sum;\n        for (int part", PTX, "before"),
+    Fault(
+        "uninitialised shared memory",
+        _STANDARDISE,
+        "lane < warps ? of_warp[lane] : number(0)",
+        "of_warp[lane]",
+        EMULATOR,
+        _VALUES,
+    ),
+    Fault(
+        "uninitialised sum",
+        _CONV,
+        "number sum = 0;\n        for (int part",
+        "number sum;\n        for (int part",
+        PTX,
+        "before",
+    ),
     Fault("too much shared memory", _CONV, "x_tile[DEPTH][PIXELS];", "x_tile[DEPTH][16 * PIXELS];", COMPILER, "shared"),
     # --- threads
-    Fault("no barrier before sums of warps are read", _GRID, "of_warp[lane] = value;\n    __syncthreads();", "of_warp[lane] = value;", EMULATOR, _VALUES),
-    Fault("no barrier after the tiles are filled", _CONV, "__syncthreads();\n        for (int t = 0; t < DEPTH; t++)", "for (int t = 0; t < DEPTH; t++)", EMULATOR, _VALUES),
-    Fault("no barrier before the tiles are written again", _CONV, "        }\n        __syncthreads();  // before the tiles are written again\n    }\n    for (int s", "        }\n    }\n    for (int s", THREAD, "data race"),
-    Fault("no barrier before a sum is used again", _STANDARDISE, "__syncthreads();  // nobody writes", "// nobody writes", THREAD, "data race"),
-    Fault("+= for atomicAdd", _SAMPLE, "atomicAdd(grad_U + index_t(y.m[v]) * W + x.m[u], g * (y.k[v] * x.k[u]))", "grad_U[index_t(y.m[v]) * W + x.m[u]] += g * (y.k[v] * x.k[u])", THREAD, "data race"),
-    Fault("return before a barrier", _GRID, "number sums[6] = {0, 0, 0, 0, 0, 0};", "number sums[6] = {0, 0, 0, 0, 0, 0};\n        if (threadIdx.x >= H * W) return;", EMULATOR, "barrier|exited"),
-    Fault("shuffle that some threads miss", _GRID, "number sum = block_sum(sums[k]);", "number sum = 0;\n            if (threadIdx.x < H * W) sum = block_sum(sums[k]);", EMULATOR, "thread"),
-    Fault("stride of the threads, not of the grid", _ELEMENTWISE, "i += index_t(gridDim.x) * blockDim.x", "i += gridDim.x", EMULATOR_ONE_BLOCK, _VALUES),
-    Fault("every block writes the first image", _FUSED, "for (index_t n = blockIdx.x; n < N; n += gridDim.x)", "for (index_t n = 0; n < 1; n++)", EMULATOR, _VALUES),
+    Fault(
+        "no barrier before sums of warps are read",
+        _GRID,
+        "of_warp[warp] = value;\n    __syncthreads();",
+        "of_warp[warp] = value;",
+        EMULATOR,
+        _VALUES,
+    ),
+    Fault(
+        "no barrier after the tiles are filled",
+        _CONV,
+        "__syncthreads();\n        for (int t = 0; t < DEPTH; t++)",
+        "for (int t = 0; t < DEPTH; t++)",
+        EMULATOR,
+        _VALUES,
+    ),
+    Fault(
+        "no barrier before the tiles are written again",
+        _CONV,
+        "        }\n        __syncthreads();  // before the tiles are written again\n    }\n    for (int s",
+        "        }\n    }\n    for (int s",
+        THREAD,
+        "data race",
+    ),
+    Fault(
+        "no barrier before the room is used again",
+        _GRID,
+        "__syncthreads();  // the room may still",
+        "// the room may still",
+        THREAD,
+        "data race",
+    ),
+    Fault(
+        "+= for atomicAdd",
+        _SAMPLE,
+        "atomicAdd(grad_U + index_t(y.m[v]) * W + x.m[u], g * (y.k[v] * x.k[u]))",
+        "grad_U[index_t(y.m[v]) * W + x.m[u]] += g * (y.k[v] * x.k[u])",
+        THREAD,
+        "data race",
+    ),
+    Fault(
+        "return before a barrier",
+        _GRID,
+        "number sums[6] = {0, 0, 0, 0, 0, 0};",
+        "number sums[6] = {0, 0, 0, 0, 0, 0};\n        if (threadIdx.x >= H * W) return;",
+        EMULATOR,
+        "barrier|exited",
+    ),
+    Fault(
+        "shuffle that some threads miss",
+        _GRID,
+        "number sum = block_sum(sums[k]);",
+        "number sum = 0;\n            if (threadIdx.x < H * W) sum = block_sum(sums[k]);",
+        EMULATOR,
+        "thread",
+    ),
+    Fault(
+        "stride of the threads, not of the grid",
+        _ELEMENTWISE,
+        "i += index_t(gridDim.x) * blockDim.x",
+        "i += gridDim.x",
+        ONE_BLOCK,
+        _VALUES,
+    ),
+    Fault(
+        "every block writes the first image",
+        _FUSED,
+        "for (index_t n = blockIdx.x; n < N; n += gridDim.x)",
+        "for (index_t n = 0; n < 1; n++)",
+        EMULATOR,
+        _VALUES,
+    ),
     # --- launches
-    Fault("height and width swapped in the launch", _GRID, "grid, theta, x, y, count, height, width)", "grid, theta, x, y, count, width, height)", EMULATOR, _VALUES, in_python=True),
+    Fault(
+        "height and width swapped in the launch",
+        _GRID,
+        "grid, theta, x, y, count, height, width)",
+        "grid, theta, x, y, count, width, height)",
+        EMULATOR,
+        _VALUES,
+        in_python=True,
+    ),
     Fault("too few blocks", _GRID, "blocks=count)", "blocks=count, threads=48)", EMULATOR, "thread", in_python=True),
-    Fault("a Python integer for a long one", _ELEMENTWISE, "launch(__package__, \"relu\", x.size, y, x, np.int64(x.size))", "launch(__package__, \"relu\", x.size, y, x, x.size)", LAUNCH, "int32", in_python=True),
-    Fault("an argument left out", _SOFTMAX, "values, table, labels, np.int64(N), K)", "values, table, labels, np.int64(N))", LAUNCH, "arguments", in_python=True),
+    Fault(
+        "a Python integer for a long one",
+        _ELEMENTWISE,
+        'launch(__package__, "relu", x.size, y, x, np.int64(x.size))',
+        'launch(__package__, "relu", x.size, y, x, x.size)',
+        LAUNCH,
+        "int32",
+        in_python=True,
+    ),
+    Fault(
+        "an argument left out",
+        _SOFTMAX,
+        "values, table, labels, np.int64(N), K)",
+        "values, table, labels, np.int64(N))",
+        LAUNCH,
+        "arguments",
+        in_python=True,
+    ),
     Fault("strides forgotten", _CONV, "", "", LAUNCH, "contiguous", in_python=True),
-    Fault("a block of too many threads", _STANDARDISE, "*arguments, blocks=channels)\n    return y", "*arguments, blocks=channels, threads=2048)\n    return y", LAUNCH, "1024", in_python=True),
-    Fault("labels of another type", _SOFTMAX, "table, labels = library.ascontiguousarray(table), library.ascontiguousarray(labels, np.int64)", "table, labels = library.ascontiguousarray(table), library.ascontiguousarray(labels, np.int32)", LAUNCH, "int32", in_python=True),
+    Fault(
+        "a block of too many threads",
+        _STANDARDISE,
+        "*arguments, blocks=channels)\n    return y",
+        "*arguments, blocks=channels, threads=2048)\n    return y",
+        LAUNCH,
+        "1024",
+        in_python=True,
+    ),
+    Fault(
+        "labels of another type",
+        _SOFTMAX,
+        "table, labels = library.ascontiguousarray(table), library.ascontiguousarray(labels, np.int64)",
+        "table, labels = library.ascontiguousarray(table), library.ascontiguousarray(labels, np.int32)",
+        LAUNCH,
+        "int32",
+        in_python=True,
+    ),
 ]
+
+
+def run(fault: Fault) -> None:
+    """The case of the fault's family, with the fault, against the reference; AssertionError if the values are wrong."""
+    import cases
+    from implementations import kernels
+
+    dtype = np.dtype(fault.dtype).type
+    with kernels("reference"):
+        expected = cases.results(fault.package, dtype)
+    with planted(fault), kernels("cuda"):
+        cases.check(cases.results(fault.package, dtype), expected)
+
+
+def table() -> str:
+    """The faults and their rungs in Markdown."""
+    rows = [f"| {fault.what} | `{fault.package.removeprefix('ministn.')}` | {fault.rung} |" for fault in FAULTS]
+    return "\n".join(["| fault | in | caught by |", "|---|---|---|", *rows])
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        print(table())
+    else:
+        folder = Path(__file__).resolve().parents[1]
+        sys.path[:0] = [str(folder), str(folder.parent / "examples")]
+        run(next(fault for fault in FAULTS if fault.what == sys.argv[1]))

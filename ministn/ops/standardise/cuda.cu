@@ -8,12 +8,10 @@ __device__ number channel_sum(Term term, int c, index_t A, int C, index_t B) {
     __shared__ number shared;
     number sum = 0;
     for (index_t i = threadIdx.x; i < A * B; i += blockDim.x) sum += term((i / B * C + c) * B + i % B);
-    sum = block_sum(sum);
+    sum = block_sum(sum);  // begins with a barrier: by then everybody has read the last sum from `shared`
     if (threadIdx.x == 0) shared = sum;
     __syncthreads();
-    sum = shared;
-    __syncthreads();  // nobody writes the next sum before all have read this one
-    return sum;
+    return shared;
 }
 
 // y = gamma x_hat + beta where x_hat = (x - mean) / sqrt(variance + eps); statistics holds mean, variance, 1 / sqrt(...)

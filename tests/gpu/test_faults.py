@@ -1,0 +1,68 @@
+"""A test of the tests: each of the faults is caught by the rung that is named for it."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import cuda_emulator
+import faults
+import numpy as np
+import pytest
+import test_nvrtc
+from cuda_emulator import sanitizers
+from faults import FAULTS, Fault
+
+from ministn.kernels import _cuda
+
+
+def by_emulator(fault: Fault) -> str:
+    with pytest.raises((AssertionError, cuda_emulator.EmulationError)) as caught:
+        faults.run(fault)
+    return str(caught.value)
+
+
+def by_one_block(fault: Fault) -> str:
+    """With so few threads that each has several items."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_cuda, "_MOST_BLOCKS", 1)
+        return by_emulator(fault)
+
+
+def by_sanitizer(sanitizer: str, fault: Fault) -> str:
+    return sanitizers.run(sanitizer, [sys.executable, faults.__file__, fault.what]).reports
+
+
+def by_compiler(fault: Fault) -> str:
+    """What NVIDIA's compiler says, or the checks of what it makes."""
+    if test_nvrtc.nvrtc.missing():
+        pytest.skip(str(test_nvrtc.nvrtc.missing()))
+    with faults.planted(fault), pytest.raises((AssertionError, test_nvrtc.nvrtc.CompileError)) as caught:
+        test_nvrtc.test_compiles_without_warnings_or_spills(fault.package, fault.dtype, "80")
+        if np.dtype(fault.dtype) == np.float32:
+            test_nvrtc.test_kernels_for_floats_compute_no_doubles(fault.package, "75")
+        else:
+            test_nvrtc.test_kernels_for_doubles_compute_no_floats(fault.package, "75")
+    return str(caught.value)
+
+
+def by_stand_in(fault: Fault) -> str:
+    with pytest.raises((TypeError, ValueError, cuda_emulator.EmulationError)) as caught:
+        faults.run(fault)
+    return str(caught.value)
+
+
+RUNGS = {
+    faults.EMULATOR: by_emulator,
+    faults.ONE_BLOCK: by_one_block,
+    faults.ADDRESS: lambda fault: by_sanitizer("address", fault),
+    faults.THREAD: lambda fault: by_sanitizer("thread", fault),
+    faults.COMPILER: by_compiler,
+    faults.LAUNCH: by_stand_in,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
+def test_fault_is_caught_by_its_rung(fault):
+    message = RUNGS[fault.rung](fault)
+    assert re.search(fault.says, message), message
