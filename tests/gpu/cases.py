@@ -24,10 +24,13 @@ def draw(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def gradients(operation: Callable[..., Tensor], *inputs: np.ndarray, dtype: type) -> Arrays:
-    """The output of ``operation(*inputs)`` and the gradients of all inputs, for a random gradient of the output."""
-    tensors = [Tensor(array.astype(dtype), requires_grad=True) for array in inputs]
+    """The output of ``operation(*inputs)`` and the gradients of all inputs, for a random gradient of the output.
+
+    The first input and the gradient have their axes in reverse order in memory: not C-contiguous, as kernels want it.
+    """
+    tensors = [Tensor(array.astype(dtype), requires_grad=True) for array in (np.asfortranarray(inputs[0]), *inputs[1:])]
     output = operation(*tensors)
-    output.backward(draw(*output.shape, seed=9).astype(dtype))
+    output.backward(np.asfortranarray(draw(*output.shape, seed=9).astype(dtype)))
     return [output.detach().numpy(), *(tensor.grad.numpy() for tensor in tensors)]
 
 

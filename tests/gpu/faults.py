@@ -185,17 +185,15 @@ FAULTS = [
         "std",
     ),
     Fault(
-        "offset of 32 bits",
+        "index of 32 bits",
         _ELEMENTWISE,
-        "y[i] = scale[i / run] * x[i]",
-        "y[int(i)] = scale[i / run] * x[int(i)]",
+        "for (index_t i = index_t(blockIdx.x) * blockDim.x",
+        "for (index_t i = blockIdx.x * blockDim.x",
         LARGE,
-        "x",
+        "not equal",
     ),
     # --- memory
-    Fault(
-        "off by one at the border", _FUSED, "m < number(size) ?", "m <= number(size) ?", EMULATOR, _VALUES
-    ),
+    Fault("off by one at the border", _FUSED, "m < number(size) ?", "m <= number(size) ?", EMULATOR, _VALUES),
     Fault("row too far", _MAX_POOL, "end_u = min(KH, H - top)", "end_u = KH", ADDRESS, "heap-buffer-overflow"),
     Fault(
         "uninitialised shared memory",
@@ -234,8 +232,8 @@ FAULTS = [
     Fault(
         "no barrier before the tiles are written again",
         _CONV,
-        "        }\n        __syncthreads();  // before the tiles are written again\n    }\n    for (int s",
-        "        }\n    }\n    for (int s",
+        "        __syncthreads();  // before the tiles are written again\n    }\n    for (int s = 0",
+        "    }\n    for (int s = 0",
         THREAD,
         "data race",
     ),
@@ -257,11 +255,11 @@ FAULTS = [
     ),
     Fault(
         "return before a barrier",
-        _GRID,
-        "number sums[6] = {0, 0, 0, 0, 0, 0};",
-        "number sums[6] = {0, 0, 0, 0, 0, 0};\n        if (threadIdx.x >= H * W) return;",
+        _CONV,
+        "bool inside = first_m + staged < M;",
+        "bool inside = first_m + staged < M;\n    if (!inside) return;",
         EMULATOR,
-        "barrier|exited",
+        "barrier",
     ),
     Fault(
         "shuffle that some threads miss",
@@ -316,7 +314,15 @@ FAULTS = [
         "arguments",
         in_python=True,
     ),
-    Fault("strides forgotten", _CONV, "", "", LAUNCH, "contiguous", in_python=True),
+    Fault(
+        "strides forgotten",
+        _SOFTMAX,
+        "y, x = library.empty(x.shape, x.dtype), library.ascontiguousarray(x)",
+        "y = library.empty(x.shape, x.dtype)",
+        LAUNCH,
+        "contiguous",
+        in_python=True,
+    ),
     Fault(
         "a block of too many threads",
         _STANDARDISE,

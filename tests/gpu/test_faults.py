@@ -9,11 +9,17 @@ import cuda_emulator
 import faults
 import numpy as np
 import pytest
+import test_large
 import test_nvrtc
 from cuda_emulator import sanitizers
 from faults import FAULTS, Fault
 
 from ministn.kernels import _cuda
+
+try:
+    cuda_emulator.find_compiler()
+except cuda_emulator.NoCompilerError as error:
+    pytest.skip(str(error), allow_module_level=True)
 
 
 def by_emulator(fault: Fault) -> str:
@@ -27,6 +33,12 @@ def by_one_block(fault: Fault) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_cuda, "_MOST_BLOCKS", 1)
         return by_emulator(fault)
+
+
+def by_large_arrays(fault: Fault) -> str:
+    with faults.planted(fault), pytest.raises((AssertionError, cuda_emulator.EmulationError)) as caught:
+        test_large.CHECKS[fault.package]()
+    return str(caught.value)
 
 
 def by_sanitizer(sanitizer: str, fault: Fault) -> str:
@@ -55,6 +67,7 @@ def by_stand_in(fault: Fault) -> str:
 RUNGS = {
     faults.EMULATOR: by_emulator,
     faults.ONE_BLOCK: by_one_block,
+    faults.LARGE: by_large_arrays,
     faults.ADDRESS: lambda fault: by_sanitizer("address", fault),
     faults.THREAD: lambda fault: by_sanitizer("thread", fault),
     faults.COMPILER: by_compiler,
@@ -62,7 +75,13 @@ RUNGS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
+SLOW = (faults.ADDRESS, faults.THREAD)  # a process and a build of the kernels for each
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(f, id=f.what, marks=[pytest.mark.slow] if f.rung in SLOW else []) for f in FAULTS],
+)
 def test_fault_is_caught_by_its_rung(fault):
     message = RUNGS[fault.rung](fault)
     assert re.search(fault.says, message), message
