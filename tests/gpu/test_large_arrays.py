@@ -19,7 +19,7 @@ try:
 except cuda_emulator.NoCompilerError as error:
     pytest.skip(str(error), allow_module_level=True)
 
-SIDE = 40000  # two images of 40000 x 40000 pixels have 3.2e9
+SIDE = 47000  # an image of 47000 x 47000 pixels has 2.2e9, more than 2**31 = 2.15e9
 MANY = 2**31 + 300
 
 
