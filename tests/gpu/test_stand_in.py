@@ -322,7 +322,7 @@ def test_a_graph_whose_memory_was_given_back(cupy, x):
     graph, result = recorded(cupy, lambda x: x * 2, x)
     graph.launch()
     np.testing.assert_array_equal(result.get(), 2 * x.get())
-    graph, result = recorded(cupy, lambda x: x * 2 + 1, x)  # 2 x is gone
+    graph, result = recorded(cupy, lambda x: ((x * 2 + 1) * 3 + 1) * 4, x)  # all but the last result are gone
     with pytest.raises(RuntimeError, match="memory that was freed"):
         graph.launch()
     pool = cupy.cuda.MemoryPool()
@@ -330,7 +330,8 @@ def test_a_graph_whose_memory_was_given_back(cupy, x):
         graph, result = recorded(cupy, lambda x: x * 2 + 1, x)
     graph.launch()
     np.testing.assert_array_equal(result.get(), 2 * x.get() + 1)
-    graph, result = recorded(cupy, lambda y: y + 1, x + 0)  # an input that is gone
+    with cupy.cuda.using_allocator(pool.malloc):
+        graph, result = recorded(cupy, lambda y: y + 1, x + 0)  # an input that is gone
     with pytest.raises(RuntimeError, match="memory that was freed"):
         graph.launch()
 

@@ -25,10 +25,11 @@ _GUARD = 512  # bytes of no array before and after every array
 class Memory:
     """A piece of device memory: all arrays that look at it share this, and it dies with the last of them."""
 
-    __slots__ = ("__weakref__", "_around", "pool")
+    __slots__ = ("__weakref__", "_around", "graph", "pool")
 
     def __init__(self) -> None:
         self.pool = weakref.ref(pools[-1])
+        self.graph = None if capture is None else weakref.ref(capture)  # during whose capture it was allocated
 
     def allocate(self, size: int) -> np.ndarray:
         """`size` bytes, aligned, between others that a kernel leaving its array would read as NaN, and must not write.
@@ -74,13 +75,13 @@ class Graph:
     def _record(self, work: Callable[[], None], memories: Iterable[Memory]) -> None:
         self._work.append(work)
         for memory in memories:
-            # Memory of a pool of the graph's own is the graph's, whether or not there is still an array that looks at
-            # it. Memory of the common pool goes to somebody else once its arrays are gone.
-            self._memories[id(memory)] = weakref.ref(memory), memory.pool if memory.pool() is not default_pool else None
+            # What was allocated during the capture, from a pool of the graph's own, nobody else will get.
+            is_own = memory.graph is not None and memory.graph() is self and memory.pool() is not default_pool
+            self._memories[weakref.ref(memory)] = memory.pool if is_own else None
 
     def launch(self, stream: Any = None) -> None:
         """Repeat the work on `stream`, or the current one."""
-        for memory, pool in self._memories.values():
+        for memory, pool in self._memories.items():
             if memory() is None and (pool is None or pool() is None):
                 raise RuntimeError(
                     "stand-in: this graph uses memory that was freed since: on a GPU it would overwrite other arrays. "
