@@ -210,7 +210,8 @@ def sparse_zeros(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
     """Zeros that take up memory only where they are touched: for kernels on more than 2**31 elements."""
     dtype = np.dtype(dtype)
     size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+    no_reserve = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Linux's; Python has a name for it since 3.13
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve
     return np.frombuffer(mmap.mmap(-1, size, flags=flags), dtype).reshape(shape)
 
 

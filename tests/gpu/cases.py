@@ -66,9 +66,13 @@ def avg_pool2d(dtype: type) -> Iterator[Arrays]:
 
 
 def affine_grid(dtype: type) -> Iterator[Arrays]:
-    for align_corners in (False, True):
-        size = 3, 1, 5, 13
-        yield gradients(lambda t, a=align_corners, s=size: F.affine_grid(t, s, a), draw(3, 2, 3), dtype=dtype)
+    for align_corners, size in (
+        (False, (3, 1, 5, 13)),
+        (True, (3, 1, 5, 13)),
+        (False, (2, 1, 91, 93)),
+    ):  # one: in parts
+        operation = lambda theta, s=size, a=align_corners: F.affine_grid(theta, s, a)  # noqa: E731
+        yield gradients(operation, draw(size[0], 2, 3), dtype=dtype)
 
 
 def grid_sample(dtype: type) -> Iterator[Arrays]:

@@ -7,7 +7,7 @@ from implementations import KERNELS, kernels
 from ministn import Tensor, gradcheck
 from ministn.kernels.affine_grid import affine_grid
 
-SIZES = [(1, 1, 1, 1), (2, 3, 5, 7), (3, 1, 1, 4), (70, 2, 6, 1)]
+SIZES = [(1, 1, 1, 1), (2, 3, 5, 7), (3, 1, 1, 4), (70, 2, 6, 1), (2, 1, 91, 93)]  # the last one in parts, on a GPU
 # A few roundings of numbers near 1; float32 has 6e-8 between neighbours.
 TOLERANCE = {np.float32: 1e-6, np.float64: 1e-14}
 
@@ -60,8 +60,9 @@ def test_equals_torch(name, align_corners, dtype, size):
         grid.backward(weights)
     tolerance = TOLERANCE[dtype]
     np.testing.assert_allclose(grid.detach().numpy(), expected.detach().numpy(), rtol=tolerance, atol=5 * tolerance)
-    # The gradient sums H W terms of size 1 in another order.
-    np.testing.assert_allclose(theta.grad.numpy(), theirs.grad.numpy(), rtol=tolerance, atol=100 * tolerance)
+    # The gradient sums H W terms of size 1 in another order: the error grows with the number, and how far the sum gets.
+    atol = max(100, size[2] * size[3] / 10) * tolerance
+    np.testing.assert_allclose(theta.grad.numpy(), theirs.grad.numpy(), rtol=tolerance, atol=atol)
 
 
 @pytest.mark.parametrize("name", KERNELS)

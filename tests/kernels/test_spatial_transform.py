@@ -41,7 +41,9 @@ def assert_all_close(got, expected, tolerance):
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize("shape", [*SHAPES, (0, 2, 3, 4, 2, 2)])
+@pytest.mark.parametrize(
+    "shape", [*SHAPES, (0, 2, 3, 4, 2, 2), (2, 1, 5, 4, 91, 93)]
+)  # the last one in parts, on a GPU
 def test_equals_the_two_steps(name, dtype, align_corners, shape):
     """One pass, and affine_grid then grid_sample by the loops of the CPU: the same."""
     image, theta, weights = example(shape, dtype)

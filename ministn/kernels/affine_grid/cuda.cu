@@ -1,5 +1,6 @@
-// Affine grids. Forward: one thread for each point of the grid. Backward: one block for each image, whose threads add up
-// the six sums over all points. Every element is written by one thread, sums have a fixed order: no races.
+// Affine grids. Forward: one thread for each point of the grid. Backward: a block for each part of each image, whose
+// threads add up the six sums over its points; then one thread for each number of theta adds up the parts. Every element
+// is written by one thread, sums have a fixed order: no races.
 #include "cuda.cuh"
 
 // (x_s, y_s) = theta (x_t, y_t, 1), equation (1)
@@ -13,23 +14,30 @@ extern "C" __global__ void affine_grid_forward(
     }
 }
 
-// d theta = sum over i, j of (dx_s, dy_s)^T (x_t, y_t, 1)
+// d theta = sum over i, j of (dx_s, dy_s)^T (x_t, y_t, 1); blockIdx is (n, part)
 extern "C" __global__ void affine_grid_backward(
-    number* grad_theta, const number* grad_grid, const number* x, const number* y, int N, int H, int W) {
-    for (int n = blockIdx.x; n < N; n += gridDim.x) {
-        number sums[6] = {0, 0, 0, 0, 0, 0};
-        for (int p = threadIdx.x; p < H * W; p += blockDim.x) {
-            const number* g = grad_grid + (index_t(n) * H * W + p) * 2;
-            number x_t = x[p % W], y_t = y[p / W];
-            for (int a = 0; a < 2; a++) {
-                sums[3 * a] += g[a] * x_t;
-                sums[3 * a + 1] += g[a] * y_t;
-                sums[3 * a + 2] += g[a];
-            }
+    number* grad_theta_of_parts, const number* grad_grid, const number* x, const number* y, int H, int W) {
+    index_t n = blockIdx.x, points = index_t(H) * W;
+    number sums[6] = {0, 0, 0, 0, 0, 0};
+    for (index_t p = index_t(blockIdx.y) * blockDim.x + threadIdx.x; p < points; p += gridDim.y * blockDim.x) {
+        const number* g = grad_grid + (n * points + p) * 2;
+        number x_t = x[p % W], y_t = y[p / W];
+        for (int a = 0; a < 2; a++) {
+            sums[3 * a] += g[a] * x_t;
+            sums[3 * a + 1] += g[a] * y_t;
+            sums[3 * a + 2] += g[a];
         }
-        for (int k = 0; k < 6; k++) {
-            number sum = block_sum(sums[k]);
-            if (threadIdx.x == 0) grad_theta[6 * n + k] = sum;
-        }
+    }
+    for (int k = 0; k < 6; k++) {
+        number sum = block_sum(sums[k]);
+        if (threadIdx.x == 0) grad_theta_of_parts[(n * gridDim.y + blockIdx.y) * 6 + k] = sum;
+    }
+}
+
+extern "C" __global__ void affine_grid_add_parts(number* grad_theta, const number* grad_theta_of_parts, int N, int parts) {
+    FOR_EACH(q, index_t(N) * 6) {
+        number sum = 0;
+        for (index_t part = 0; part < parts; part++) sum += grad_theta_of_parts[(q / 6 * parts + part) * 6 + q % 6];
+        grad_theta[q] = sum;
     }
 }

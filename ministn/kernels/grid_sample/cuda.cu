@@ -4,6 +4,9 @@
 #include "cuda.cuh"
 #include "sampling.cuh"
 
+// N, C, H, W of the input U; P samples of each image
+#define SIZES int N, int C, int H, int W, index_t P, int padding, int align_corners
+
 // The taps of the sample at point (x, y)
 template <int T>
 __device__ inline void place(
@@ -12,9 +15,9 @@ __device__ inline void place(
     place(y, point[1], H, padding, align_corners);
 }
 
+// V = sum over n and m of U_nm k(x - m) k(y - n), equation (3)
 template <int T>
-__device__ inline void forward(
-    number* V, const number* U, const number* grid, int N, int C, int H, int W, index_t P, int padding, bool align_corners) {
+__device__ inline void forward(number* V, const number* U, const number* grid, SIZES) {
     index_t pixels = index_t(H) * W;
     FOR_EACH(s, N * P) {
         index_t n = s / P, p = s % P;
@@ -25,10 +28,9 @@ __device__ inline void forward(
     }
 }
 
+// d U_nm = sum over i and j of d V_ij k(x - m) k(y - n), equation (6)
 template <int T>
-__device__ inline void backward_input(
-    number* grad_U, const number* grad_V, const number* grid, int N, int C, int H, int W, index_t P, int padding,
-    bool align_corners) {
+__device__ inline void backward_input(number* grad_U, const number* grad_V, const number* grid, SIZES) {
     index_t pixels = index_t(H) * W;
     FOR_EACH(s, N * P) {
         index_t n = s / P, p = s % P;
@@ -42,8 +44,7 @@ __device__ inline void backward_input(
 // d grid: what the loss gains when the sample moves along x and along y, equation (7)
 template <int T>
 __device__ inline void backward_grid(
-    number* grad_grid, const number* grad_V, const number* U, const number* grid, int N, int C, int H, int W, index_t P,
-    int padding, bool align_corners) {
+    number* grad_grid, const number* grad_V, const number* U, const number* grid, SIZES) {
     index_t pixels = index_t(H) * W;
     FOR_EACH(s, N * P) {
         index_t n = s / P, p = s % P;
@@ -64,8 +65,7 @@ __device__ inline void backward_grid(
 // For d input in a fixed order: a key for each tap, which says its pixel (of all images) and then its place in the list,
 // so that sorted keys are grouped by pixel, and ordered within each group. Taps outside get the pixel after the last one.
 template <int T>
-__device__ inline void list_taps(
-    index_t* keys, number* weights, const number* grid, int N, int H, int W, index_t P, int padding, bool align_corners) {
+__device__ inline void list_taps(index_t* keys, number* weights, const number* grid, SIZES) {
     index_t pixels = index_t(H) * W, taps = N * P * T * T;
     FOR_EACH(s, N * P) {
         index_t n = s / P;
@@ -87,7 +87,7 @@ extern "C" __global__ void grid_sample_add_taps(
     number* grad_U, const number* grad_V, const index_t* keys, const number* weights, int N, int C, int H, int W,
     index_t P, int taps_of_sample) {
     index_t pixels = index_t(H) * W, taps = N * P * taps_of_sample;
-    FOR_EACH(q, N * C * pixels) {
+    FOR_EACH(q, index_t(N) * C * pixels) {
         index_t image = q / pixels, first_key = (image / C * pixels + q % pixels) * taps;
         index_t from = 0, to = taps;
         while (from < to) {
@@ -104,63 +104,46 @@ extern "C" __global__ void grid_sample_add_taps(
     }
 }
 
-// What is launched: each of the above for the modes, T taps along an axis.
+// What is launched: each of the above for every mode, by the number of taps along an axis.
 
-extern "C" __global__ void grid_sample_forward_nearest(
-    number* V, const number* U, const number* grid, int N, int C, int H, int W, index_t P, int padding,
-    int align_corners) {
+extern "C" __global__ void grid_sample_forward_nearest(number* V, const number* U, const number* grid, SIZES) {
     forward<1>(V, U, grid, N, C, H, W, P, padding, align_corners);
 }
-extern "C" __global__ void grid_sample_forward_bilinear(
-    number* V, const number* U, const number* grid, int N, int C, int H, int W, index_t P, int padding,
-    int align_corners) {
+extern "C" __global__ void grid_sample_forward_bilinear(number* V, const number* U, const number* grid, SIZES) {
     forward<2>(V, U, grid, N, C, H, W, P, padding, align_corners);
 }
-extern "C" __global__ void grid_sample_forward_bicubic(
-    number* V, const number* U, const number* grid, int N, int C, int H, int W, index_t P, int padding,
-    int align_corners) {
+extern "C" __global__ void grid_sample_forward_bicubic(number* V, const number* U, const number* grid, SIZES) {
     forward<4>(V, U, grid, N, C, H, W, P, padding, align_corners);
 }
 
 extern "C" __global__ void grid_sample_backward_input_nearest(
-    number* grad_U, const number* grad_V, const number* grid, int N, int C, int H, int W, index_t P, int padding,
-    int align_corners) {
+    number* grad_U, const number* grad_V, const number* grid, SIZES) {
     backward_input<1>(grad_U, grad_V, grid, N, C, H, W, P, padding, align_corners);
 }
 extern "C" __global__ void grid_sample_backward_input_bilinear(
-    number* grad_U, const number* grad_V, const number* grid, int N, int C, int H, int W, index_t P, int padding,
-    int align_corners) {
+    number* grad_U, const number* grad_V, const number* grid, SIZES) {
     backward_input<2>(grad_U, grad_V, grid, N, C, H, W, P, padding, align_corners);
 }
 extern "C" __global__ void grid_sample_backward_input_bicubic(
-    number* grad_U, const number* grad_V, const number* grid, int N, int C, int H, int W, index_t P, int padding,
-    int align_corners) {
+    number* grad_U, const number* grad_V, const number* grid, SIZES) {
     backward_input<4>(grad_U, grad_V, grid, N, C, H, W, P, padding, align_corners);
 }
 
 extern "C" __global__ void grid_sample_backward_grid_bilinear(
-    number* grad_grid, const number* grad_V, const number* U, const number* grid, int N, int C, int H, int W,
-    index_t P, int padding, int align_corners) {
+    number* grad_grid, const number* grad_V, const number* U, const number* grid, SIZES) {
     backward_grid<2>(grad_grid, grad_V, U, grid, N, C, H, W, P, padding, align_corners);
 }
 extern "C" __global__ void grid_sample_backward_grid_bicubic(
-    number* grad_grid, const number* grad_V, const number* U, const number* grid, int N, int C, int H, int W,
-    index_t P, int padding, int align_corners) {
+    number* grad_grid, const number* grad_V, const number* U, const number* grid, SIZES) {
     backward_grid<4>(grad_grid, grad_V, U, grid, N, C, H, W, P, padding, align_corners);
 }
 
-extern "C" __global__ void grid_sample_list_taps_nearest(
-    index_t* keys, number* weights, const number* grid, int N, int H, int W, index_t P, int padding,
-    int align_corners) {
-    list_taps<1>(keys, weights, grid, N, H, W, P, padding, align_corners);
+extern "C" __global__ void grid_sample_list_taps_nearest(index_t* keys, number* weights, const number* grid, SIZES) {
+    list_taps<1>(keys, weights, grid, N, C, H, W, P, padding, align_corners);
 }
-extern "C" __global__ void grid_sample_list_taps_bilinear(
-    index_t* keys, number* weights, const number* grid, int N, int H, int W, index_t P, int padding,
-    int align_corners) {
-    list_taps<2>(keys, weights, grid, N, H, W, P, padding, align_corners);
+extern "C" __global__ void grid_sample_list_taps_bilinear(index_t* keys, number* weights, const number* grid, SIZES) {
+    list_taps<2>(keys, weights, grid, N, C, H, W, P, padding, align_corners);
 }
-extern "C" __global__ void grid_sample_list_taps_bicubic(
-    index_t* keys, number* weights, const number* grid, int N, int H, int W, index_t P, int padding,
-    int align_corners) {
-    list_taps<4>(keys, weights, grid, N, H, W, P, padding, align_corners);
+extern "C" __global__ void grid_sample_list_taps_bicubic(index_t* keys, number* weights, const number* grid, SIZES) {
+    list_taps<4>(keys, weights, grid, N, C, H, W, P, padding, align_corners);
 }

@@ -65,7 +65,7 @@ def _backward_input_in_order(
     if (N * H * W + 1) * taps >= 2**63:  # the largest key
         raise OverflowError(f"grid_sample: {samples} samples of {N * H * W} pixels are too many to be sorted")
     keys, weights = library.empty(taps, np.int64), library.empty(taps, g.dtype)
-    launch(__package__, f"grid_sample_list_taps_{mode}", samples, keys, weights, grid, N, H, W, P, *options)
+    launch(__package__, f"grid_sample_list_taps_{mode}", samples, keys, weights, grid, *sizes, *options)
     grad_input = library.empty((N, C, H, W), g.dtype)
     arrays = grad_input, g, library.sort(keys), weights
     launch(__package__, "grid_sample_add_taps", grad_input.size, *arrays, *sizes, taps_of_sample)

@@ -48,9 +48,10 @@ def backward(
         arrays = grad_input, grad_output, theta, *points
         launch(__package__, "spatial_transform_backward_input", N * height * width, *arrays, *sizes)
     if needs_grad[1]:
-        grad_theta = library.empty(theta.shape, theta.dtype)
-        arrays = grad_theta, grad_output, input, theta, *points
-        launch(__package__, "spatial_transform_backward_theta", N, *arrays, *sizes, blocks=N)
+        parts = affine_grid.empty_parts(library, N, height * width, theta.dtype)
+        arrays = parts, grad_output, input, theta, *points
+        launch(__package__, "spatial_transform_backward_theta", N, *arrays, *sizes, blocks=parts.shape[:2])
+        grad_theta = affine_grid.add_parts(parts)
     return grad_input, grad_theta
 
 
