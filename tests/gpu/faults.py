@@ -280,8 +280,8 @@ FAULTS = [
     Fault(
         "every block writes the first image",
         _FUSED,
-        "for (index_t n = blockIdx.x; n < N; n += gridDim.x)",
-        "for (index_t n = 0; n < 1; n++)",
+        "index_t n = blockIdx.x, pixels",
+        "index_t n = 0, pixels",
         EMULATOR,
         _VALUES,
     ),
@@ -295,7 +295,15 @@ FAULTS = [
         _VALUES,
         in_python=True,
     ),
-    Fault("too few blocks", _GRID, "blocks=count)", "blocks=count, threads=48)", EMULATOR, "thread", in_python=True),
+    Fault(
+        "half a warp",
+        _GRID,
+        "blocks=parts.shape[:2])",
+        "blocks=parts.shape[:2], threads=48)",
+        EMULATOR,
+        "thread",
+        in_python=True,
+    ),
     Fault(
         "a Python integer for a long one",
         _ELEMENTWISE,
