@@ -50,12 +50,16 @@ def by_compiler(fault: Fault) -> str:
     if test_nvrtc.nvrtc.missing():
         pytest.skip(str(test_nvrtc.nvrtc.missing()))
     with faults.planted(fault), pytest.raises((AssertionError, test_nvrtc.nvrtc.CompileError)) as caught:
-        test_nvrtc.test_compiles_without_warnings_or_spills(fault.package, fault.dtype, "80")
-        if np.dtype(fault.dtype) == np.float32:
-            test_nvrtc.test_kernels_for_floats_compute_no_doubles(fault.package, "75")
-        else:
-            test_nvrtc.test_kernels_for_doubles_compute_no_floats(fault.package, "75")
+        _compile(fault)
     return str(caught.value)
+
+
+def _compile(fault: Fault) -> None:
+    test_nvrtc.test_compiles_without_warnings_or_spills(fault.package, fault.dtype, "80")
+    if np.dtype(fault.dtype) == np.float32:
+        test_nvrtc.test_kernels_for_floats_compute_no_doubles(fault.package, "75")
+    else:
+        test_nvrtc.test_kernels_for_doubles_compute_no_floats(fault.package, "75")
 
 
 def by_stand_in(fault: Fault) -> str:
