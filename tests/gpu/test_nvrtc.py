@@ -113,7 +113,7 @@ def instructions(body: str, kind: str) -> list[str]:
     return [line for line in lines if kind in line.split()[0].split(".")]
 
 
-# --- what these tests would say of kernels that are wrong --------------------------------------------------------------
+# --- what these tests would say of kernels that are wrong -------------------------------------------------------------
 
 
 def test_a_double_literal_is_seen() -> None:
