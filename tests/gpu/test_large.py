@@ -123,7 +123,7 @@ def test_gradient_for_weights_of_large_images(tiles):
     x[-1, 0, -1, -1], g[-1, 0, -1, -1] = 3, 7
     sizes = 2, 1, SIDE, SIDE, 1, 1, 1, 2, 2, SIDE - 1, SIDE - 1, 0, 0, 1, 1
     if tiles:
-        arguments = dw, g, x, np.zeros((1, 3), np.int32), 1, 32
+        arguments = dw, g, x, np.zeros((1, 3), np.int32), 1, np.int64(32)
         run("conv2d", "conv2d_grad_weight_16x64", 1, 64, *arguments, *sizes)
     else:
         run("conv2d", "conv2d_grad_weight", 1, 32, dw, g, x, *sizes)
@@ -151,7 +151,7 @@ def test_gradient_for_many_weights():
 def test_tile_of_the_gradient_for_weights_of_many_images():
     N, O = 2**20, 33  # noqa: E741
     g, x = large(N, O, 8, 8), cuda_emulator.sparse_zeros((N, 1, 8, 8), np.float32)
-    length = 1056  # pixels of a part
+    length = np.int64(1056)  # pixels of a part
     count = -(-N * 64 // length)
     parts = np.zeros((count, O, 1, 1, 1), np.float32)
     g[-1, -1, -1, -1], x[-1, 0, -1, -1] = 3, 7
@@ -160,19 +160,40 @@ def test_tile_of_the_gradient_for_weights_of_many_images():
     assert parts[-1, -1] == 21
 
 
+def test_tile_of_the_gradient_for_weights_of_large_images():
+    x, g, parts = large(1, 1, SIDE, SIDE), large(1, 1, SIDE, SIDE), np.zeros((40001, 1), np.float32)
+    x[-1, 0, -1, -1], g[-1, 0, -1, -1] = 3, 7
+    length = g.size // 40000  # the last part has a few pixels
+    arguments = parts, g, x, np.zeros((1, 3), np.int32), 1, np.int64(length)
+    sizes = 1, 1, SIDE, SIDE, 1, 1, 1, SIDE, SIDE, *ONE
+    run("conv2d", "conv2d_grad_weight_16x64", (1, 1, -(-g.size // length)), 64, *arguments, *sizes)
+    assert parts[-(-g.size // length) - 1] == 21
+
+
+def test_many_large_parts_of_the_gradient_for_weights():
+    count, O = 65535, 256  # noqa: E741
+    N = 32 * count
+    parts, table = large(count, O, O), np.array([[c, 0, 0] for c in range(O)], np.int32)
+    g, x = (cuda_emulator.sparse_zeros((N, O, 1, 1), np.float32) for _ in range(2))
+    g[-1, -1], x[-1, -1] = 3, 7
+    arguments = parts, g, x, table, O, np.int64(32)
+    sizes = N, O, 1, 1, O, 1, 1, 1, 1, *ONE
+    run("conv2d", "conv2d_grad_weight_64x64", (O // 64, O // 64, count), 128, *arguments, *sizes)
+    assert parts[-1, -1, -1] == 21
+
+
 def test_sum_of_large_parts():
-    size = 12 * 10**8
-    dw, parts = cuda_emulator.sparse_zeros(size, np.float32), large(2, size)
+    dw, parts = large(COUNT), large(2, COUNT)
     parts[:, -1] = 3, 4
-    run("conv2d", "conv2d_add_parts", blocks_for(dw), 256, dw, parts, 2, size)
+    run("conv2d", "conv2d_add_parts", blocks_for(dw), 256, dw, parts, 2, np.int64(COUNT))
     assert dw[-1] == 7
 
 
 # --- pooling ----------------------------------------------------------------------------------------------------------
 
 # planes, H, W, OH, OW, KH, KW, stride, padding: large images, and many of one pixel
-LARGE_IMAGES = 2, SIDE, SIDE, SIDE - 1, SIDE - 1, 2, 2, 1, 1, 0, 0
-MANY_IMAGES = COUNT, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0
+LARGE_IMAGES = np.int64(2), SIDE, SIDE, SIDE - 1, SIDE - 1, 2, 2, 1, 1, 0, 0
+MANY_IMAGES = np.int64(COUNT), 1, 1, 1, 1, 1, 1, 1, 1, 0, 0
 SIZES = pytest.mark.parametrize("sizes", [LARGE_IMAGES, MANY_IMAGES], ids=["large images", "many images"])
 
 
@@ -187,9 +208,10 @@ def test_max_pooling(sizes, dtype):
     x, y = images_and_windows(sizes)
     taps = cuda_emulator.sparse_zeros(y.shape, dtype)
     last = sizes[5] * sizes[6] - 1
-    x[-1, -1, -1] = 5
+    x[-1, -2:, -2:] = -8  # less than the zeros that a wrong index would find
+    x[-1, -1, -1] = -5
     run("max_pool2d", f"max_pool2d_forward_{np.dtype(dtype)}", blocks_for(y), 256, y, taps, x, 0, *sizes)
-    assert (y[-1, -1, -1], taps[-1, -1, -1]) == (5, last)
+    assert (y[-1, -1, -1], taps[-1, -1, -1]) == (-5, last)
 
     g, dx = y, x
     g[-1, -1, -1] = 7
