@@ -80,10 +80,10 @@ def occupancy(arch: str, registers: int, threads: int, shared: int) -> float:
 
 
 def block_size(ptx: bytes, kernel: str) -> int:
-    """How many threads the blocks of a kernel have.
+    """How many threads the largest blocks have that a kernel is launched with.
 
-    What its ``__launch_bounds__`` say; without them it is launched with the default of `ministn.kernels._cuda.launch`.
-    `test_ptx.py` holds what is launched against this.
+    What its ``__launch_bounds__`` say; without them, the default of `ministn.kernels._cuda.launch`.
+    `test_ptx_of_kernels.py` holds what is launched against this.
     """
     head = re.search(rf"\.entry {kernel}\(.*?\)(.*?)\{{", ptx.decode(), re.DOTALL)
     assert head, f"no kernel {kernel}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -14,17 +14,23 @@ SPACES = ("param", "global", "shared", "local", "const")
 SHARED_WINDOW, LOCAL_WINDOW = 1 << 60, 1 << 61
 
 
+def merged(regions: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Regions from a start to an end, in order, and those that overlap as one."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(regions):
+        if found and start < found[-1][1]:
+            found[-1] = found[-1][0], max(end, found[-1][1])
+        else:
+            found.append((start, end))
+    return found
+
+
 class GlobalMemory:
     """The arrays that a kernel was given, at their own addresses; nothing else can be reached."""
 
     def __init__(self, arrays: list[np.ndarray]) -> None:
-        regions: list[list[int]] = []
-        for array in sorted((array for array in arrays if array.size), key=lambda array: array.ctypes.data):
-            start, end = array.ctypes.data, array.ctypes.data + array.nbytes
-            if regions and start < regions[-1][1]:  # they share memory
-                regions[-1][1] = max(end, regions[-1][1])
-            else:
-                regions.append([start, end])
+        filled = [array for array in arrays if array.size]
+        regions = merged((array.ctypes.data, array.ctypes.data + array.nbytes) for array in filled)
         self._starts, self._ends = np.array(regions, np.int64).reshape(-1, 2).T
         self._regions = [
             np.frombuffer((ctypes.c_uint8 * (end - start)).from_address(start), np.uint8) for start, end in regions
