@@ -25,8 +25,7 @@ __device__ inline number reflected(number x, number& slope, int size, bool align
     number low = number(align_corners ? 0 : -0.5);
     number period = number(2) * number(align_corners ? size - 1 : size);  // there and back again
     number distance = fabs(x - low);
-    // The product is rounded before it is subtracted, as on the CPU; left to itself, the compiler fuses the two.
-    distance -= fma(trunc(distance / period), period, number(0));
+    distance = fma(-trunc(distance / period), period, distance);  // what is left of it; rounded once, as on the CPU
     number back = period - distance;
     slope = (x < low) != (distance > back) ? number(-1) : number(1);
     return (distance > back ? back : distance) + low;

@@ -152,9 +152,12 @@ def pad(x, slope, size, padding, align_corners):
             x[s], slope[s] = clipped(x[s], slope[s], size)
 
 
-@compiled
+@compiled(fastmath={"contract"})
 def reflected(x, size, align_corners):
-    """x mirrored at the outer pixels' centres, or at their outer edges, until it is between them; its slope."""
+    """x mirrored at the outer pixels' centres, or at their outer edges, until it is between them; its slope.
+
+    What is left of the distance is rounded once, like PyTorch: millions of pixels outside it makes a difference.
+    """
     one, low = type(x)(1), type(x)(0 if align_corners else -0.5)
     period = type(x)(2 * (size - 1) if align_corners else 2 * size)  # there and back again
     distance = abs(x - low)

@@ -109,6 +109,26 @@ def test_equals_torch_on_kinks_borders_and_far_outside(name, dtype, mode, paddin
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_reflection_equals_torch_however_far_outside(name, dtype, align_corners, mode):
+    """What is left of a distance of many periods depends on its rounding, if they are more than the dtype can count.
+
+    Where the dtype has no number for the next pixel, bicubic taps have no meaning, and are not compared.
+    """
+    torch = pytest.importorskip("torch")
+    random = np.random.default_rng(15)
+    image, weights = random.normal(size=(1, 1, 4, 7)).astype(dtype), random.normal(size=(1, 1, 12, 25)).astype(dtype)
+    distance = 10.0 ** np.array([5, 7, 8, 9, 12, 18]).repeat(50)
+    grid = (distance[:, None] * random.uniform(-1, 1, size=(300, 2))).reshape(1, 12, 25, 2).astype(dtype)
+    expected = torch_sample(torch, image, grid, mode, "reflection", align_corners, weights)
+    with kernels(name):
+        got = sample(image, grid, mode, "reflection", align_corners, weights)
+    assert_all_close(got, expected, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("align_corners", [False, True])
 def test_identity_takes_the_slopes_torch_takes(name, dtype, align_corners):
     """An identity transform puts every sample on a kink, where rounding picks the left or the right slope."""
     torch = pytest.importorskip("torch")

@@ -68,9 +68,9 @@ def grid_sample(
     pixel where weights depend on it. Where they do not, it is no pixel (nearest with zeros: 0), or it is moved onto the
     first one, with gradient 0 (bilinear and nearest with ``"border"`` or ``"reflection"``).
 
-    Cost: reads T^2 pixels per output pixel and channel, T = 1, 2 or 4. Works in NCHW memory, which the
-    results have. Results do not depend on
-    the number of threads.
+    Cost: reads T^2 pixels per output pixel and channel, T = 1, 2 or 4. Works in NCHW memory, which the results have.
+    Results do not depend on the number of threads; but on a GPU the last bits of the gradient for `input` differ from
+    run to run, unless `use_deterministic_kernels` asks for the same ones.
 
     References
     ----------

@@ -87,7 +87,8 @@ def _pad(x, size, padding_mode, align_corners):
         if period == 0:
             return np.zeros_like(x), np.zeros_like(x)
         phase = np.abs(x - x.dtype.type(low))  # symmetric about `low`, then periodic
-        phase = phase - np.trunc(phase / period) * period
+        periods = np.trunc(phase / period).astype(np.longdouble)
+        phase = (phase - periods * period).astype(x.dtype)  # rounded once, as the loops and PyTorch do
         slope = np.where(x < low, -1, 1) * np.where(phase > period - phase, -1, 1)
         x = np.minimum(phase, period - phase) + x.dtype.type(low)
     inside = (x > 0) & (x < size - 1)

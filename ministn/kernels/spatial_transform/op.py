@@ -68,7 +68,9 @@ def spatial_transform(
     gives NaN in its own image's output and never reads outside the input.
 
     Cost: reads four pixels per output pixel and channel. Works in batch-last memory for 16 images or more of at most
-    4096 values each, else in NCHW memory and in two steps, with a grid. Results do not depend on the number of threads.
+    4096 values each, else in NCHW memory and in two steps, with a grid; on a GPU always in NCHW memory and without a
+    grid. Results do not depend on the number of threads; but on a GPU the last bits of the gradient for `input` differ
+    from run to run, unless `use_deterministic_kernels` asks for the same ones.
 
     References
     ----------
