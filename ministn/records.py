@@ -40,6 +40,7 @@ def save_checkpoint(path: str | Path, trainer: Trainer, **extra: Any) -> None:
 
     Its tensors are the model's (``model.<name>``) and the optimiser's (``optimizer.<index>.<name>``). All else is JSON
     in the metadata: epoch, step, metrics so far, history, the random state, the schedule, and what is in `extra`.
+    Nothing in it says on which device the training was: it goes on on either.
     An existing file is replaced only by a complete new one.
 
     Parameters
@@ -49,7 +50,13 @@ def save_checkpoint(path: str | Path, trainer: Trainer, **extra: Any) -> None:
         Between two steps.
     **extra
         Anything JSON can hold, returned by `read_checkpoint`: such as the settings of the run.
+
+    Raises
+    ------
+    NonFiniteLossError
+        If a loss on the GPU turns out to be NaN or infinite; nothing is written then.
     """
+    metrics = trainer.read_metrics()  # before the weights: what comes of a loss that is not finite is not worth saving
     arrays = {f"model.{name}": tensor.numpy() for name, tensor in trainer.model.state_dict().items()}
     optimizer = trainer.optimizer.state_dict()
     numbers: dict[int, dict[str, Any]] = {}
@@ -68,7 +75,7 @@ def save_checkpoint(path: str | Path, trainer: Trainer, **extra: Any) -> None:
         "epoch": trainer.epoch,
         "step": trainer.step,
         "seconds": trainer.seconds,
-        "metrics": vars(trainer.metrics),
+        "metrics": metrics.as_dict(),
         "history": trainer.history,
         "extra": extra,
     }

@@ -20,19 +20,21 @@ from threadpoolctl import threadpool_limits
 
 from ministn import functional as F
 from ministn.autodiff import Tensor, no_grad
+from ministn.backend import array_module, implementation, to_device
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss became NaN or infinite; no step was made from it."""
+    """The loss became NaN or infinite. On the CPU no step was made from it; on the GPU it is seen some steps later."""
 
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, raised between two steps: the trainer is in a state worth saving."""
 
 
-@dataclass
 class Metrics:
     """Loss and accuracy over the images seen so far.
+
+    What happened on the GPU stays there until somebody asks for a number, which waits for the GPU.
 
     Parameters
     ----------
@@ -51,9 +53,19 @@ class Metrics:
         From 0 to 1.
     """
 
-    images: int = 0
-    loss_sum: float = 0.0
-    correct: int = 0
+    def __init__(self, images: int = 0, loss_sum: float = 0.0, correct: int = 0) -> None:
+        self.images, self._loss_sum, self._correct = images, loss_sum, correct
+        self._unread: _Unread | None = None
+
+    @property
+    def loss_sum(self) -> float:
+        self.read()
+        return self._loss_sum
+
+    @property
+    def correct(self) -> int:
+        self.read()
+        return self._correct
 
     @property
     def loss(self) -> float:
@@ -64,11 +76,62 @@ class Metrics:
         return self.correct / max(self.images, 1)
 
     def add(self, log_probabilities: Tensor, labels: Any, loss: Tensor) -> None:
-        """Count a batch, whose mean loss is `loss`."""
+        """Count a batch, whose mean loss is `loss`; on the GPU without waiting for it."""
         labels = labels.data if isinstance(labels, Tensor) else labels
         self.images += len(labels)
-        self.loss_sum += loss.item() * len(labels)
-        self.correct += int((log_probabilities.data.argmax(axis=1) == labels).sum())
+        if loss.device == "cpu":
+            self._add(len(labels), loss.item(), int((log_probabilities.data.argmax(axis=1) == labels).sum()))
+            return
+        if self._unread is None:
+            self._unread = _Unread(loss.data)
+        elif self._unread.full():
+            self.read()
+        self._unread.add(log_probabilities.data, labels, loss.data)
+
+    def read(self) -> list[float]:
+        """Fetch what is still on the GPU, after waiting for it; the losses of the batches that this adds, in order."""
+        batches = [] if self._unread is None else self._unread.read()
+        for batch in batches:
+            self._add(*batch)
+        return [loss for _, loss, _ in batches]
+
+    def as_dict(self) -> dict[str, float]:
+        """The numbers from which an equal object can be made."""
+        return {"images": self.images, "loss_sum": self.loss_sum, "correct": self.correct}
+
+    def _add(self, images: int, loss: float, correct: int) -> None:
+        self._loss_sum += loss * images
+        self._correct += correct
+
+
+class _Unread:
+    """A slot for the loss and the right answers of each batch, in the memory of the GPU."""
+
+    slots = 4096  # steps that may pass before somebody has to wait: more than an epoch of MNIST has
+
+    def __init__(self, loss: Any) -> None:
+        xp = array_module(loss)
+        self.losses, self.correct = xp.zeros(self.slots, loss.dtype), xp.zeros(self.slots, np.int32)
+        self.count = xp.zeros(1, np.int32)  # of the slots that are used; the GPU counts, the host knows it anyway
+        self.images: list[int] = []  # of each batch
+
+    def full(self) -> bool:
+        return len(self.images) == self.slots
+
+    def add(self, log_probabilities: Any, labels: Any, loss: Any) -> None:
+        scores = implementation("ministn.ops.scores", loss)
+        scores.record_(self.losses, self.correct, self.count, loss, log_probabilities, labels)
+        self.images.append(len(labels))
+
+    def read(self) -> list[tuple[int, float, int]]:
+        """Images, loss and right answers of each batch; the slots are free then."""
+        if not self.images:
+            return []
+        parts = (to_device(array[: len(self.images)], "cpu").tolist() for array in (self.losses, self.correct))
+        batches = list(zip(self.images, *parts, strict=True))
+        self.images.clear()
+        self.count.fill(0)
+        return batches
 
 
 def evaluate(model: Any, loader: Any) -> Metrics:
@@ -96,6 +159,10 @@ def evaluate(model: Any, loader: Any) -> Metrics:
 @dataclass
 class Trainer:
     """Trains `model` and remembers how far it is.
+
+    On the GPU, steps are queued and nobody waits for them: losses are read by `read_metrics`, at the end of an epoch if
+    not before. A loss that is not finite is found there, after steps have been made with it: the weights are spoilt
+    then, unlike on the CPU, where such a step is not made.
 
     Parameters
     ----------
@@ -176,13 +243,14 @@ class Trainer:
         return self.history
 
     def train_step(self, images: Tensor, labels: Any) -> None:
-        """One step down the gradient of one batch's loss."""
+        """One step down the gradient of one batch's loss; on the GPU it may still be under way afterwards."""
         if not self.model.training:
             self.model.train()
         self.optimizer.zero_grad()
         log_probabilities = self.model(images)
         loss = F.nll_loss(log_probabilities, labels)
-        self._check_finite(loss.item(), f"step {self.step + 1}")
+        if loss.device == "cpu":
+            self._check_finite(loss.item(), f"step {self.step + 1}")
         loss.backward()
         self.optimizer.step()
         if self.schedule is not None:
@@ -190,8 +258,23 @@ class Trainer:
         self.metrics.add(log_probabilities, labels, loss)
         self.step += 1
 
+    def read_metrics(self) -> Metrics:
+        """The metrics so far, once the GPU has made the steps that were queued; it counts as time of the training.
+
+        Raises
+        ------
+        NonFiniteLossError
+            If one of the losses is NaN or infinite.
+        """
+        start = time.perf_counter()
+        losses = self.metrics.read()
+        self.seconds += time.perf_counter() - start
+        for step, loss in enumerate(losses, self.step - len(losses) + 1):
+            self._check_finite(loss, f"step {step}")
+        return self.metrics
+
     def _complete_epoch(self) -> None:
-        train, test = self.metrics, evaluate(self.model, self.test_loader)
+        train, test = self.read_metrics(), evaluate(self.model, self.test_loader)
         self._check_finite(test.loss, "the evaluation")
         self.history.append(
             {

@@ -132,6 +132,16 @@ def standardise(dtype: type) -> Iterator[Arrays]:
     yield [y, mean, variance, inverse_std, *loops.backward(g, x, gamma, mean, inverse_std)]
 
 
+def scores(dtype: type) -> Iterator[Arrays]:
+    """Two batches, one larger than a block."""
+    losses, correct, count = np.zeros(3, dtype), np.zeros(3, np.int32), np.zeros(1, np.int32)
+    record_ = backend.implementation("ministn.ops.scores", losses).record_
+    for rows in (5, 300):
+        table, labels = draw(rows, 4).astype(dtype), np.random.default_rng(rows).integers(0, 4, rows)
+        record_(losses, correct, count, draw(rows)[:1].astype(dtype), table, labels)
+    yield [losses, correct, count]
+
+
 def batches(dtype: type) -> Iterator[Arrays]:
     """The mini-batches of `ministn.data`: images moved by up to more than their size."""
     random = np.random.default_rng(0)
@@ -146,7 +156,7 @@ CASES: dict[str, Callable[[type], Iterator[Arrays]]] = {
     f"ministn.{layer}.{case.__name__}": case
     for layer, cases in {
         "kernels": (conv2d, linear, max_pool2d, avg_pool2d, affine_grid, grid_sample, spatial_transform),
-        "ops": (elementwise, softmax, standardise),
+        "ops": (elementwise, softmax, standardise, scores),
     }.items()
     for case in cases
 } | {"ministn.data": batches}
