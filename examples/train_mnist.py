@@ -3,6 +3,7 @@
     python examples/train_mnist.py                     # the default recipe
     python examples/train_mnist.py --quick             # less than a minute, to see everything once
     python examples/train_mnist.py --resume runs/...   # go on where a run stopped
+    python examples/train_mnist.py --device gpu        # on an NVIDIA GPU, with CuPy: pip install "ministn[gpu-cuda12]"
 
 A run leaves a folder with its settings, a table of metrics, a checkpoint, the weights and pictures. The training loop
 itself is `ministn.training.Trainer`; this file chooses what is trained and shows how it goes.
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import importlib.util
 import itertools
 import json
 import os
@@ -73,6 +73,7 @@ MODELS = {
 QUICK_TRAIN, QUICK_TEST = 16_384, 2_000  # images that --quick uses
 WATCHED = 200  # test digits whose transformation is recorded ...
 RECORDS_PER_EPOCH = 20  # ... this often
+SECONDS_PER_READING = 0.2  # between the losses that the progress bar shows: on the GPU each has to be waited for
 
 
 class UsageError(Exception):
@@ -82,13 +83,13 @@ class UsageError(Exception):
 # --- what to train ------------------------------------------------------------------------------------------------
 
 
-def build(settings: dict[str, Any], dataset: data.ImageDataset) -> training.Trainer:
+def build(settings: dict[str, Any], dataset: data.ImageDataset, device: str = "cpu") -> training.Trainer:
     """The network, its data in batches, the optimiser and the schedule that the settings ask for."""
     ministn.manual_seed(settings["seed"])
     recipe = Recipe(**settings["recipe"])
-    model = MODELS[settings["model"]](dropout=recipe.dropout)
+    model = MODELS[settings["model"]](dropout=recipe.dropout).to(device)
 
-    scaling = {"mean": dataset.mean, "std": dataset.std}
+    scaling = {"mean": dataset.mean, "std": dataset.std, "device": device}
     train_loader = data.DataLoader(
         dataset.train_images,
         dataset.train_labels,
@@ -161,10 +162,12 @@ class Run:
                 shuffle=False,
                 mean=dataset.mean,
                 std=dataset.std,
+                device=trainer.train_loader.device,
             ).batches()
         )[0]
         self.theta_rows: list[dict[str, float]] = []
         self.bar: tqdm[Any] | None = None
+        self.last_reading = 0.0
 
     def train(self) -> None:
         print(f"\n{'epoch':>5}  train loss  train acc  test loss  test acc  images/s     time", flush=True)
@@ -187,9 +190,10 @@ class Run:
             # disable=None: no bar where the output is a file
             self.bar = tqdm(desc=title, total=total, initial=done, unit=" images", leave=False, disable=None)
         self.bar.update(trainer.metrics.images - self.bar.n)
-        self.bar.set_postfix(
-            loss=f"{trainer.metrics.loss:.4f}", accuracy=f"{trainer.metrics.accuracy:.2%}", refresh=False
-        )
+        now = time.perf_counter()
+        if not self.bar.disable and now - self.last_reading >= SECONDS_PER_READING:
+            self.last_reading, metrics = now, trainer.read_metrics()
+            self.bar.set_postfix(loss=f"{metrics.loss:.4f}", accuracy=f"{metrics.accuracy:.2%}", refresh=False)
         if trainer.step % max(len(trainer.train_loader) // RECORDS_PER_EPOCH, 1) == 0:
             self.record_theta()
 
@@ -215,7 +219,8 @@ class Run:
         if not self.has_stn:
             return
         trainer = self.trainer
-        self.trainer.model.eval()
+        trainer.read_metrics()  # the steps that the GPU still makes are the training's time, not this function's
+        trainer.model.eval()
         with ministn.no_grad():
             parts = viz.decompose(trainer.model.theta(self.watched).numpy())
         step = trainer.epoch * len(trainer.train_loader) + trainer.step
@@ -263,7 +268,11 @@ class Run:
 
 
 def open_folder(
-    folder: Path | None, settings: dict[str, Any], dataset: data.ImageDataset, resumed: Path | None
+    folder: Path | None,
+    settings: dict[str, Any],
+    dataset: data.ImageDataset,
+    resumed: Path | None,
+    device: dict[str, Any],
 ) -> Path:
     """Make the run folder and write config.json, so that what cannot be written is known before the training.
 
@@ -272,6 +281,7 @@ def open_folder(
     """
     config = {
         **settings,
+        **device,
         "data_name": dataset.name,
         "data_source": dataset.source,
         "environment": records.environment(),
@@ -327,7 +337,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--device", choices=["auto", "cpu", "gpu"], default="auto", help="where to compute; auto is the cpu")
+    add(
+        "--device", choices=["auto", "cpu", "gpu"], default="auto", help="auto: the gpu if CuPy finds one, else the cpu"
+    )
+    add("--deterministic", action="store_true", help="on the gpu: kernels that give the same bits in every run")
     add("--model", choices=list(MODELS), help="the network (stn)")
     add("--recipe", choices=list(RECIPES), help="tutorial: as in PyTorch's tutorial on STNs; default: reaches more")
     add(
@@ -417,17 +430,25 @@ def load_data(settings: dict[str, Any]) -> data.ImageDataset:
     return dataset
 
 
-def refuse_gpu() -> None:
-    if importlib.util.find_spec("cupy") is None:
-        raise UsageError("--device gpu needs CuPy (pip install cupy-cuda12x), a GPU, and CUDA kernels yet to come")
-    raise UsageError("--device gpu: this version of ministn has no CUDA kernels yet; use --device cpu")
+def choose_device(asked: str) -> tuple[str, str]:
+    """ "cpu" or "gpu" for what was asked for, and what there is to say about it."""
+    if asked == "cpu":
+        return "cpu", "cpu"
+    try:
+        return "gpu", f"gpu, {backend.gpu_name()}"
+    except ministn.DeviceError as error:
+        if asked == "gpu":
+            raise UsageError(f"--device gpu: {error}") from None
+        no_cupy = isinstance(error.__cause__, ModuleNotFoundError)
+        return "cpu", "cpu" if no_cupy else f"cpu ({error})"
 
 
 def start(options: argparse.Namespace) -> Run:
     """Check everything that can be checked, then build the run: new, or from a checkpoint."""
-    if options.device == "gpu":
-        refuse_gpu()
-    check_kernels()
+    device, described = choose_device(options.device)
+    ministn.use_deterministic_kernels(options.deterministic)
+    if device == "cpu":
+        check_kernels()
     notes, checkpoint, path = [], None, None
     if options.resume is None:
         settings = choose_settings(options)
@@ -446,7 +467,7 @@ def start(options: argparse.Namespace) -> Run:
         notes.append(f"the run had {was} threads, more than there are here; results do not depend on the number")
 
     dataset = load_data(settings)
-    trainer = build(settings, dataset)
+    trainer = build(settings, dataset, device)
     if checkpoint is not None:
         checkpoint.restore(trainer)
         epochs = settings["recipe"]["epochs"]
@@ -455,13 +476,15 @@ def start(options: argparse.Namespace) -> Run:
         before, now = checkpoint.info["optimizer_groups"][0]["lr"], trainer.optimizer.param_groups[0]["lr"]
         if now != before:
             notes.append(f"the cosine now ends with epoch {epochs}: the learning rate goes {before:.2g} -> {now:.2g}")
-    folder = open_folder(options.out or (path and path.parent), settings, dataset, resumed=path)
+    where = {"device": described, "deterministic": options.deterministic}
+    folder = open_folder(options.out or (path and path.parent), settings, dataset, resumed=path, device=where)
     run = Run(folder, settings, dataset, trainer)
     if checkpoint is not None:
         run.theta_rows = checkpoint.extra["theta"]
     size = sum(parameter.numel() for parameter in trainer.model.parameters())
     print(f"model   {settings['model']}, {size:,} parameters, recipe {settings['recipe_name']}")
     print(f"data    {dataset.describe()}")
+    print(f"device  {described}{', deterministic kernels' * options.deterministic}")
     print(f"run     {folder}, threads: {settings['threads']}")
     for note in notes:
         print(f"note    {note}")

@@ -94,7 +94,7 @@ def cupy_with_gpu() -> Any:
     except ImportError as error:
         install = 'pip install "ministn[gpu-cuda12]" (or gpu-cuda13, for a driver of CUDA 13)'
         reason = "" if isinstance(error, ModuleNotFoundError) else f", which does not load here ({_first_line(error)})"
-        raise DeviceError(f"device 'gpu' needs CuPy{reason}: {install}") from error
+        raise DeviceError(f"the GPU needs CuPy{reason}: {install}") from error
     _check_gpu(cupy)
     return cupy
 
@@ -106,7 +106,7 @@ def _check_gpu(cupy: Any) -> None:
     except Exception as error:  # CuPy's own, which are of many kinds: no driver, one too old, no library
         reason = _first_line(error)
     if reason:
-        raise DeviceError(f"device 'gpu': CuPy finds no GPU ({reason}); see python -m ministn doctor")
+        raise DeviceError(f"CuPy finds no GPU ({reason}); see python -m ministn doctor")
 
 
 def _first_line(error: Exception) -> str:
