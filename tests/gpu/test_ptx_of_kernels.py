@@ -11,7 +11,7 @@ import nvrtc
 import ptx
 import ptx_beside
 import pytest
-from implementations import kernels
+from implementations import kernels, real_cupy
 from kernel_resources import block_size
 from ptx_beside import Launch
 
@@ -40,22 +40,22 @@ ROUNDED = {
 ROUNDINGS = 16
 
 
-def check(launch: Launch) -> None:
-    """AssertionError unless both computed the same, up to rounding for kernels in `ROUNDED`."""
+def check(launch: Launch, exact: bool) -> None:
+    """AssertionError unless both computed the same: every bit, or up to rounding."""
     for place, (got, wanted) in enumerate(zip(launch.results_of_ptx, launch.results, strict=True)):
-        where = f"{launch.kernel}, {launch.dtype}, array {place}: the PTX differs from the emulator"
-        if launch.kernel not in ROUNDED or got.dtype.kind != "f":
+        where = f"{launch.kernel}, {launch.dtype}, array {place}: the PTX computes something else"
+        if exact or got.dtype.kind != "f":
             np.testing.assert_array_equal(got, wanted, err_msg=f"{where}; if that is rounding, say why in ROUNDED")
-            continue
-        scale = float(np.nanmax(np.abs(wanted), initial=0))
-        tolerance = ROUNDINGS * np.finfo(got.dtype).eps * scale
-        np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance, err_msg=where)
+        else:
+            scale = float(np.nanmax(np.abs(wanted), initial=0))
+            tolerance = ROUNDINGS * np.finfo(got.dtype).eps * scale
+            np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance, err_msg=where)
 
 
-def run(package: str, dtype: type, arch: str, **how: object) -> list[Launch]:
+def run(package: str, dtype: type, arch: str, implementation: str = "cuda", **how: object) -> list[Launch]:
     if arch not in nvrtc.architectures():
         pytest.skip(f"NVRTC {nvrtc.version()} does not know sm_{arch}")
-    with kernels("cuda"), ptx_beside.ptx_beside(arch, **how) as launches:
+    with kernels(implementation), ptx_beside.ptx_beside(arch, **how) as launches:
         cases.results(package, dtype)
     return launches
 
@@ -73,7 +73,7 @@ def test_every_family_has_a_case() -> None:
 def test_ptx_computes_what_the_emulator_computes(package: str, dtype: type, arch: str) -> None:
     launches = run(package, dtype, arch)
     for launch in launches:
-        check(launch)
+        check(launch, exact=launch.kernel not in ROUNDED)
     code, _ = nvrtc.compile(_cuda.source(package), _cuda.options(dtype), arch, "ptx")
     assert {launch.kernel for launch in launches} == set(ptx_beside.kernels(package, np.dtype(dtype), arch))
     for launch in launches:
@@ -82,14 +82,23 @@ def test_ptx_computes_what_the_emulator_computes(package: str, dtype: type, arch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", [0, 1, 7])
-@pytest.mark.parametrize("arch", ["80", "90", "120"])
+@pytest.mark.parametrize(("arch", "order"), [("80", 0), ("90", 1), ("120", 7)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("package", PACKAGES)
 def test_ptx_in_other_orders_of_threads(package: str, dtype: type, arch: str, order: int) -> None:
     """Each warp goes on as far as it can before the next one: what a missing barrier would show in."""
     for launch in run(package, dtype, arch, order=order, warps_together=False):
-        check(launch)
+        check(launch, exact=launch.kernel not in ROUNDED)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("package", PACKAGES)
+def test_ptx_computes_what_a_gpu_computes(package: str, dtype: type) -> None:
+    device = int(real_cupy().cuda.Device().compute_capability)
+    arch = max((arch for arch in nvrtc.architectures() if int(arch) <= device), key=int)
+    for launch in run(package, dtype, arch, "gpu"):
+        check(launch, exact=False)  # a GPU adds up atomically in any order, and approximates as it likes
 
 
 def test_a_changed_instruction_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,8 +111,8 @@ def test_a_changed_instruction_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ptx_beside, "kernels", changed)
     wrong = run(package, np.float32, "75")
-    with pytest.raises(AssertionError, match=r"affine_grid_forward, .* the PTX differs from the emulator"):
-        check(wrong[0])
+    with pytest.raises(AssertionError, match=r"affine_grid_forward, .* the PTX computes something else"):
+        check(wrong[0], exact=True)
 
 
 # --- what the compiler may emit, beside what our kernels need ---------------------------------------------------------

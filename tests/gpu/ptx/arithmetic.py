@@ -28,7 +28,9 @@ def bits_of(values: np.ndarray) -> np.ndarray:
 def flushed(values: np.ndarray) -> np.ndarray:
     """Subnormal float32 numbers as zeros of the same sign: what ``.ftz`` does to operands and results."""
     bits = values.view(np.uint32)
-    subnormal = (bits & 0x7F800000) == 0
+    subnormal = (bits & 0x7F800000) == 0  # or zero, which stays what it is
+    if not (bits[subnormal] << 1).any():
+        return values
     return np.where(subnormal, bits & 0x80000000, bits).astype(np.uint32).view(np.float32)
 
 

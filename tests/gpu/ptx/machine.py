@@ -263,7 +263,7 @@ class Wave:
             values = values.astype(f"{'i' if values.dtype.kind == 'i' else 'u'}{width.itemsize}")
         values = bits_of(values)
         if isinstance(rows, slice):
-            self.registers[operand] = np.broadcast_to(values, self.count).copy()
+            self.registers[operand] = values.copy() if len(values) == self.count else np.full(self.count, values[0])
             self.unwritten.pop(operand, None)
             return
         if operand not in self.registers:
