@@ -69,6 +69,24 @@ def test_formulas_of_images(name, shape, layout, dtype):
         np.testing.assert_array_equal(result, expected)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", ["C", "batch-last"])
+@pytest.mark.parametrize("shape", [(33, 3, 5, 4), (64, 1, 3, 5), (16, 2, 1, 1), (2, 3, 4, 5), (0, 2, 3, 3)])
+@pytest.mark.parametrize("name", KERNELS)
+def test_images_with_more_channels(name, shape, layout, dtype):
+    """In the image's order of memory; what is NaN or infinite stays so."""
+    draw = np.random.default_rng(0).standard_normal
+    x, channels = LAYOUTS[layout](draw(shape).astype(dtype)), draw((2, *shape[2:])).astype(dtype)
+    x.flat[:3], channels.flat[:2] = (np.nan, np.inf, -0.0), (np.nan, -np.inf)
+    expected = np.concatenate([x, np.broadcast_to(channels, (len(x), *channels.shape))], axis=1)
+    with kernels(name):
+        result = loops().with_channels(x, channels)
+    assert result.dtype == dtype
+    np.testing.assert_array_equal(result, expected)
+    batch_last = layout == "batch-last" and name in ("cpu", "reference")  # the GPU's images are NCHW
+    assert result.transpose(1, 2, 3, 0).flags.c_contiguous if batch_last else result.flags.c_contiguous
+
+
 @pytest.mark.parametrize("name", LOOPS)
 def test_relu_of_integers_and_of_a_single_number(name):
     with kernels(name):

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ministn import functional as F
 from ministn.autodiff import Tensor
 from ministn.backend import array_module
 from ministn.kernels._checks import check_tensor
 from ministn.nn.module import Module
+from ministn.ops.shape import append_channels
 
 
 class AddCoordinates(Module):
@@ -45,10 +45,8 @@ class AddCoordinates(Module):
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C + 2 or 3, H, W)."""
         check_tensor("AddCoordinates", "input", input, "N C H W")
-        batch, _, height, width = input.shape
-        channels = _coordinates(array_module(input.data), height, width, self.radius, input.dtype)
-        repeated = array_module(channels).broadcast_to(channels, (batch, *channels.shape))
-        return F.concatenate([input, Tensor(repeated)], dim=1)
+        height, width = input.shape[2:]
+        return append_channels(input, _coordinates(array_module(input.data), height, width, self.radius, input.dtype))
 
     def extra_repr(self) -> str:
         return f"radius={self.radius}"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ministn.autodiff import Function, Tensor
-from ministn.backend import Array, array_module, device_of, to_device
+from ministn.backend import Array, array_module, device_of, implementation, to_device
 
 
 class Reshape(Function):
@@ -79,6 +79,20 @@ class Concatenate(Function):
 
     def backward(self, grad_output: Array) -> tuple[Array, ...]:
         return tuple([grad_output[part] for part in self.parts])
+
+
+class AppendChannels(Function):
+    """Images with more channels, the same for all; the gradient of their own is a view of the first."""
+
+    def __init__(self, channels: Array) -> None:
+        self.channels = channels
+
+    def forward(self, x: Array) -> Array:
+        self.own = x.shape[1]
+        return implementation("ministn.ops.elementwise", x).with_channels(x, self.channels)
+
+    def backward(self, grad_output: Array) -> Array:
+        return grad_output[:, : self.own]
 
 
 class AsType(Function):
@@ -166,6 +180,16 @@ def concatenate(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     if len({(*shape[:axis], *shape[axis + 1 :], len(shape)) for shape in shapes}) > 1:
         raise ValueError(f"concatenate: expected shapes that agree outside axis {dim}, got {shapes}")
     return Concatenate.apply(*tensors, axis=axis)
+
+
+def append_channels(x: Tensor, channels: Array) -> Tensor:
+    """The images `x`, shape (N, C, H, W), each with the same `channels`, an array (c, H, W), behind its own."""
+    if x.ndim != 4 or channels.ndim != 3 or channels.shape[1:] != x.shape[2:] or channels.dtype != x.dtype:
+        raise ValueError(
+            "append_channels: expected images (N, C, H, W) and channels (c, H, W) of one dtype, got "
+            f"{x.shape} of {x.dtype} and {channels.shape} of {channels.dtype}"
+        )
+    return AppendChannels.apply(x, channels=channels)
 
 
 def astype(x: Tensor, dtype: Any) -> Tensor:

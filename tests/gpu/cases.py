@@ -107,6 +107,7 @@ def elementwise(dtype: type) -> Iterator[Arrays]:
         loops.scaled(x, scale),
         loops.scaled(x, scale[:, :, :1, :1].copy()),
     ]
+    yield [loops.with_channels(x, draw(2, 4, 5).astype(dtype))]
     loops.add_scaled_(x, 0.5, y)
     loops.scale_and_add_(y, 0.9, x)
     w, m, v = draw(7).astype(dtype), draw(7, seed=1).astype(dtype), draw(7, seed=2).astype(dtype) ** 2

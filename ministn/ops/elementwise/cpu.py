@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from ministn.kernels._layout import is_batch_last
+from ministn.kernels._layout import from_batch_last, is_batch_last
 from ministn.kernels.compiled import compiled, parallel_for
 from ministn.kernels.simd import Size, filled, keep_larger, keep_positive, load, multiply, store
 from ministn.ops.elementwise import reference
@@ -45,6 +45,16 @@ def scaled(x, scale):
     y = np.empty_like(x)
     _scaled_images(*_rows(x), *_vectors(y, x), np.ascontiguousarray(scale.reshape(scale.shape[:2]).T).reshape(-1))
     return y
+
+
+def with_channels(x, channels):
+    """As `reference.with_channels`."""
+    if not _are_images(x):
+        return reference.with_channels(x, channels)
+    N, C, H, W = x.shape
+    y = np.empty((C + len(channels), H, W, N), x.dtype)
+    _with_channels(H, _LANES, x.transpose(1, 2, 3, 0), channels, y)
+    return from_batch_last(y)
 
 
 def add_scaled_(x, factor, y):
@@ -148,6 +158,26 @@ def _scaled_row(i, rows, lanes, shape, y, x, scale):
                 n = min(block, N - len(lanes))
                 k = ((c * rows + i) * W + j) * N + n
                 store(multiply(load(lanes, scale, c * N + n), load(lanes, x, k)), 1, 0, y, k, 0)
+
+
+@compiled
+def _with_channels(rows, lanes, x, channels, y):
+    parallel_for(_row_with_channels, rows, (lanes, x, channels, y))
+
+
+@compiled
+def _row_with_channels(i, lanes, x, channels, y):
+    """y[c, i, j, n] = x[c, i, j, n], and channels[c - C, i, j] for the channels c from C on"""
+    C, H, W, N = x.shape
+    for c in range(len(y)):
+        for block in range(0, W * N if c < C else 0, len(lanes)):
+            k = min(block, W * N - len(lanes))  # the last block reaches back
+            store(load(lanes, x, (c * H + i) * W * N + k), 1, 0, y, (c * H + i) * W * N + k, 0)
+        for j in range(W if c >= C else 0):
+            value = filled(lanes, y, channels[c - C, i, j])
+            for block in range(0, N, len(lanes)):
+                n = min(block, N - len(lanes))
+                store(value, 1, 0, y, ((c * H + i) * W + j) * N + n, 0)
 
 
 @compiled

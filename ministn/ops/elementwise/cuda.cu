@@ -16,6 +16,15 @@ extern "C" __global__ void scaled(number* y, const number* x, const number* scal
     FOR_EACH(i, count) y[i] = scale[i / run] * x[i];
 }
 
+// The C channels of each image x, and behind them `more` channels that all images share
+extern "C" __global__ void with_channels(number* y, const number* x, const number* channels, index_t count, int C,
+                                         int more, index_t pixels) {
+    FOR_EACH(i, count) {
+        index_t p = i % pixels, c = i / pixels % (C + more), n = i / pixels / (C + more);
+        y[i] = c < C ? x[(n * C + c) * pixels + p] : channels[(c - C) * pixels + p];
+    }
+}
+
 // x <- x + factor y
 extern "C" __global__ void add_scaled(number* x, number factor, const number* y, index_t count) {
     FOR_EACH(i, count) x[i] += factor * y[i];

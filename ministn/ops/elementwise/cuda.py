@@ -41,6 +41,16 @@ def scaled(x: Array, scale: Array) -> Array:
     return y
 
 
+def with_channels(x: Array, channels: Array) -> Array:
+    """As `reference.with_channels`; C-contiguous."""
+    library, (N, C, H, W) = array_module(x), x.shape
+    y = library.empty((N, C + len(channels), H, W), x.dtype)
+    x, channels = library.ascontiguousarray(x), library.ascontiguousarray(channels)
+    sizes = np.int64(y.size), C, len(channels), np.int64(H * W)
+    launch(__package__, "with_channels", y.size, y, x, channels, *sizes)
+    return y
+
+
 def add_scaled_(x: Array, factor: float, y: Array) -> None:
     """As `reference.add_scaled_`."""
     if not x.flags.c_contiguous:

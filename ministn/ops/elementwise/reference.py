@@ -22,6 +22,17 @@ def scaled(x: Array, scale: Array) -> Array:
     return scale * x
 
 
+def with_channels(x: Array, channels: Array) -> Array:
+    """The images x (N, C, H, W), each with the same `channels` (c, H, W) behind its own, in the memory order of x."""
+    N, C, H, W = x.shape
+    memory = sorted(range(4), key=lambda axis: -x.strides[axis])
+    shape = (N, C + len(channels), H, W)
+    y = array_module(x).empty([shape[axis] for axis in memory], x.dtype)
+    y = y.transpose(sorted(range(4), key=memory.__getitem__))
+    y[:, :C], y[:, C:] = x, channels
+    return y
+
+
 def add_scaled_(x: Array, factor: float, y: Array) -> None:
     """x <- x + factor y."""
     x += factor * y
