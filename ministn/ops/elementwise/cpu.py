@@ -38,6 +38,20 @@ def relu_gradient(grad_output, y):
     return dx
 
 
+def random_mask(generator, shape, p, factor, like):
+    """As `reference.random_mask`. NumPy asks of every number whether it is kept, and a processor guesses half of them
+    wrong."""
+    draws, number = generator.random(shape, dtype=np.float32), like.dtype.type(factor)
+    if like.flags.c_contiguous:
+        mask = np.empty(shape, like.dtype)
+        _mask(mask.reshape(1, -1), draws.reshape(-1, 1), np.float32(p), number)
+        return mask
+    mask = np.empty((*shape[1:], shape[0]), like.dtype)
+    size = shape[0], draws[:1].size
+    _mask(mask.reshape(size[::-1]), draws.reshape(size), np.float32(p), number)
+    return from_batch_last(mask)
+
+
 def scaled(x, scale):
     """As `reference.scaled`, in the memory order of `x`."""
     if not _are_images(x) or scale.shape != (*x.shape[:2], 1, 1):
@@ -59,6 +73,8 @@ def with_channels(x, channels):
 
 def add_scaled_(x, factor, y):
     """As `reference.add_scaled_`."""
+    if x.flags.c_contiguous and y.flags.c_contiguous:  # as most are: without more questions, once for each parameter
+        return _add_scaled(x.reshape(-1), y.reshape(-1), factor)
     if not _in_one_order(x):
         return reference.add_scaled_(x, factor, y)
     _add_scaled(*_vectors(x, y), factor)
@@ -76,9 +92,6 @@ def adam_(w, m, v, g, beta1, beta2, rate, scale, eps):
     if not _in_one_order(w, m, v):
         return reference.adam_(w, m, v, g, beta1, beta2, rate, scale, eps)
     _adam(*_vectors(w, m, v, g), (1 - beta1, beta2, 1 - beta2, rate, scale, eps))
-
-
-random_mask = reference.random_mask
 
 
 def _in_one_order(*arrays):
@@ -141,6 +154,15 @@ def _relu_gradient_row(i, rows, lanes, shape, dx, g, y):
         for block in range(0, K, len(lanes)):
             k = (c * rows + i) * K + min(block, K - len(lanes))
             store(keep_positive(load(lanes, g, k), load(lanes, y, k)), 1, 0, dx, k, 0)
+
+
+@compiled
+def _mask(y, draws, p, factor):
+    """y[m, n] = factor where draws[n, m] >= p, else 0"""
+    M, N = y.shape
+    for m in range(M):
+        for n in range(N):
+            y[m, n] = factor if draws[n, m] >= p else y.dtype.type(0)
 
 
 @compiled
