@@ -121,6 +121,7 @@ BIG, TINY = 2**31 - 1, 1e-40  # the largest s32; a subnormal f32
         ("sub.rm.f32", "f32 f32 f32", [[1.0], [1e-30]], [1 - 2.0**-24]),
         ("mul.f64", "f64 f64 f64", [[0.1, INF], [3.0, 0.0]], [0.1 * 3.0, NAN]),
         ("mul.ftz.f32", "f32 f32 f32", [[1e-20, -1e-20], [1e-20, 1e-20]], [0.0, -0.0]),
+        ("mul.rz.f32", "f32 f32 f32", [[F32(0.1), -1.0], [F32(0.1), 0.0]], [F32(0.01), -0.0]),
         ("mul.sat.f32", "f32 f32 f32", [[2.0, -2.0, 0.5, NAN], [2.0, 2.0, 0.5, 1.0]], [1.0, 0.0, 0.25, 0.0]),
         ("div.rn.f32", "f32 f32 f32", [[1.0, 1.0, 0.0], [3.0, 0.0, 0.0]], [F32(1) / F32(3), INF, NAN]),
         ("rcp.rn.f32", "f32 f32", [[3.0, -0.0]], [F32(1) / F32(3), -INF]),
@@ -666,6 +667,7 @@ def test_accesses_outside(body: str, message: str) -> None:
         ("div.u32 %r1, 5, %r0;", "f: div.u32 %r1, 5, %r0: division by zero"),
         ("trap;", "f: thread 0 of block 0: trap: the kernel gives up"),
         ("mma.sync.whatever.f32 %f1, %f2;", "f: mma.sync.whatever.f32 %f1, %f2: mma is not known"),
+        ("call.uni elsewhere;", "f: call.uni elsewhere: call is not known"),  # NVRTC inlines all that our kernels call
         ("add.cc.u32 %r1, %r0, %r0;", "f: add.cc.u32 %r1, %r0, %r0: not known: {'cc'}"),
         ("ld.const.u32 %r1, [table];", "not known: const"),
         ("mov.u32 %r1, %clock;", "%clock is read, and never written"),

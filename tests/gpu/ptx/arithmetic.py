@@ -117,10 +117,12 @@ def with_rounding(name: str, a: np.ndarray, b: np.ndarray, rounding: str = "rn")
         return {"add": np.add, "sub": np.subtract, "mul": np.multiply}[name](a, b)
     if a.dtype != np.float32:
         raise NotImplementedError(f"{name}.{rounding}.f64")
-    one = np.ones(1, np.float32)
-    return {"add": fma(a, one, b, rounding), "sub": fma(a, one, -b, rounding), "mul": fma(a, b, 0 * one, rounding)}[
-        name
-    ]
+    one, nothing = np.ones(1, np.float32), np.full(1, -0.0, np.float32)  # x + -0 is x, also where x is a zero
+    return {
+        "add": lambda: fma(a, one, b, rounding),
+        "sub": lambda: fma(a, one, -b, rounding),
+        "mul": lambda: fma(a, b, nothing, rounding),
+    }[name]()
 
 
 # --- smallest, largest, approximations --------------------------------------------------------------------------------

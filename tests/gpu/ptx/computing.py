@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from ptx.machine import Wave
 
 Plan = tuple[str, tuple[str, ...], Callable[..., np.ndarray]]
+Planner = Callable[[set[str], str], Plan]
 
 
-def _same(count: int, compute: Callable[..., np.ndarray]) -> Callable[[set[str], str], Plan]:
+def _same(count: int, compute: Callable[..., np.ndarray]) -> Planner:
     """All operands and the result have the type of the instruction."""
     return lambda modifiers, type_: (type_, (type_,) * count, compute)
 
@@ -42,7 +43,7 @@ def _rounding(modifiers: set[str]) -> str:
     return next((name for name in ("rz", "rm", "rp") if name in modifiers), "rn")
 
 
-def _sum(name: str) -> Callable[[set[str], str], Plan]:
+def _sum(name: str) -> Planner:
     def plan(modifiers: set[str], type_: str) -> Plan:
         rounding = _rounding(modifiers)
         return type_, (type_, type_), _saturated(modifiers, lambda a, b: with_rounding(name, a, b, rounding))
@@ -79,7 +80,7 @@ def _fused(modifiers: set[str], type_: str) -> Plan:
     return type_, (type_,) * 3, _saturated(modifiers, lambda a, b, c: fma(a, b, c, rounding))
 
 
-def _extreme(choose: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[[set[str], str], Plan]:
+def _extreme(choose: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Planner:
     def plan(modifiers: set[str], type_: str) -> Plan:
         if "NaN" not in modifiers:
             return type_, (type_, type_), choose
@@ -88,7 +89,7 @@ def _extreme(choose: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable
     return plan
 
 
-def _approximated(compute: Callable[[np.ndarray], np.ndarray]) -> Callable[[set[str], str], Plan]:
+def _approximated(compute: Callable[[np.ndarray], np.ndarray]) -> Planner:
     """A function of one number, in float64 and rounded. Approximations of float64 know only the upper 32 bits of it."""
 
     def plan(modifiers: set[str], type_: str) -> Plan:
@@ -107,11 +108,11 @@ def _divided(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return divided(a, b)
 
 
-def _shift(left: bool) -> Callable[[set[str], str], Plan]:
+def _shift(left: bool) -> Planner:
     return lambda modifiers, type_: (type_, (type_, "u32"), lambda a, count: shifted(a, count, left))
 
 
-def _funnel_shift(left: bool) -> Callable[[set[str], str], Plan]:
+def _funnel_shift(left: bool) -> Planner:
     def plan(modifiers: set[str], type_: str) -> Plan:
         def compute(low: np.ndarray, high: np.ndarray, count: np.ndarray) -> np.ndarray:
             by = (count & 31 if "wrap" in modifiers else np.minimum(count, 32)).astype(np.uint64)
@@ -191,7 +192,7 @@ def _reversed_bits(a: np.ndarray) -> np.ndarray:
     return sum((a >> a.dtype.type(k) & one) << a.dtype.type(bits - 1 - k) for k in range(bits)).astype(a.dtype)
 
 
-COMPUTED: dict[str, tuple[str, Callable[[set[str], str], Plan]]] = {
+COMPUTED: dict[str, tuple[str, Planner]] = {
     "abs": ("ftz", _same(1, np.abs)),
     "add": ("rn rz rm rp ftz sat", _sum("add")),
     "sub": ("rn rz rm rp ftz sat", _sum("sub")),
