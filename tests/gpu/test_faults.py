@@ -8,9 +8,12 @@ import sys
 import cuda_emulator
 import faults
 import numpy as np
+import ptx
+import ptx_beside
 import pytest
 import test_large
 import test_nvrtc
+import test_ptx_of_kernels
 from cuda_emulator import sanitizers
 from faults import FAULTS, Fault
 
@@ -54,6 +57,19 @@ def by_compiler(fault: Fault) -> str:
     return str(caught.value)
 
 
+def by_ptx(fault: Fault) -> str:
+    """The emulator beside the PTX interpreter, which knows registers that nothing was written to."""
+    if test_nvrtc.nvrtc.missing():
+        pytest.skip(str(test_nvrtc.nvrtc.missing()))
+    ptx_beside.kernels.cache_clear()
+    try:
+        with faults.planted(fault), pytest.raises((AssertionError, ptx.PtxError)) as caught:
+            test_ptx_of_kernels.run(fault.package, np.dtype(fault.dtype).type, "75")
+    finally:
+        ptx_beside.kernels.cache_clear()
+    return str(caught.value)
+
+
 def _compile(fault: Fault) -> None:
     test_nvrtc.test_compiles_without_warnings_or_spills(fault.package, fault.dtype, "80")
     if np.dtype(fault.dtype) == np.float32:
@@ -75,6 +91,7 @@ RUNGS = {
     faults.ADDRESS: lambda fault: by_sanitizer("address", fault),
     faults.THREAD: lambda fault: by_sanitizer("thread", fault),
     faults.COMPILER: by_compiler,
+    faults.PTX: by_ptx,
     faults.LAUNCH: by_stand_in,
 }
 
