@@ -83,7 +83,9 @@ class UsageError(Exception):
 # --- what to train ------------------------------------------------------------------------------------------------
 
 
-def build(settings: dict[str, Any], dataset: data.ImageDataset, device: str = "cpu") -> training.Trainer:
+def build(
+    settings: dict[str, Any], dataset: data.ImageDataset, device: str = "cpu", capture: bool = False
+) -> training.Trainer:
     """The network, its data in batches, the optimiser and the schedule that the settings ask for."""
     ministn.manual_seed(settings["seed"])
     recipe = Recipe(**settings["recipe"])
@@ -118,7 +120,7 @@ def build(settings: dict[str, Any], dataset: data.ImageDataset, device: str = "c
         )
     elif recipe.warmup_epochs:
         schedule = optim.LinearWarmup(optimizer, warmup)
-    return training.Trainer(model, optimizer, train_loader, test_loader, schedule)
+    return training.Trainer(model, optimizer, train_loader, test_loader, schedule, capture)
 
 
 def check_kernels() -> None:
@@ -364,6 +366,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "schedule is stretched, so the learning rate rises again)",
     )
     add("--quick", action="store_true", default=None, help="a part of the data, 1 epoch")
+    add(
+        "--capture", action="store_true", help="on the gpu: launch forward and backward pass as one recorded CUDA graph"
+    )
     options = parser.parse_args(arguments)
     if options.seed is not None and options.seed < 0:
         parser.error(f"argument --seed: expected at least 0, got {options.seed}")
@@ -467,7 +472,7 @@ def start(options: argparse.Namespace) -> Run:
         notes.append(f"the run had {was} threads, more than there are here; results do not depend on the number")
 
     dataset = load_data(settings)
-    trainer = build(settings, dataset, device)
+    trainer = build(settings, dataset, device, options.capture)
     if checkpoint is not None:
         checkpoint.restore(trainer)
         epochs = settings["recipe"]["epochs"]
@@ -476,7 +481,7 @@ def start(options: argparse.Namespace) -> Run:
         before, now = checkpoint.info["optimizer_groups"][0]["lr"], trainer.optimizer.param_groups[0]["lr"]
         if now != before:
             notes.append(f"the cosine now ends with epoch {epochs}: the learning rate goes {before:.2g} -> {now:.2g}")
-    where = {"device": described, "deterministic": options.deterministic}
+    where = {"device": described, "deterministic": options.deterministic, "capture": options.capture}
     folder = open_folder(options.out or (path and path.parent), settings, dataset, resumed=path, device=where)
     run = Run(folder, settings, dataset, trainer)
     if checkpoint is not None:
@@ -484,7 +489,8 @@ def start(options: argparse.Namespace) -> Run:
     size = sum(parameter.numel() for parameter in trainer.model.parameters())
     print(f"model   {settings['model']}, {size:,} parameters, recipe {settings['recipe_name']}")
     print(f"data    {dataset.describe()}")
-    print(f"device  {described}{', deterministic kernels' * options.deterministic}")
+    ways = f"{', deterministic kernels' * options.deterministic}{', steps as a graph' * options.capture}"
+    print(f"device  {described}{ways}")
     print(f"run     {folder}, threads: {settings['threads']}")
     for note in notes:
         print(f"note    {note}")

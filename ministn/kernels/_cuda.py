@@ -8,10 +8,11 @@ current stream, and nothing here waits for the device.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.resources
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,51 @@ def on_device(library: Any, make: Callable[..., np.ndarray], *arguments: Any) ->
 @functools.lru_cache(maxsize=256)
 def _sent(library: Any, make: Callable[..., np.ndarray], arguments: tuple[Any, ...]) -> Array:
     return library.asarray(make(*arguments))
+
+
+# --- steps that are recorded ------------------------------------------------------------------------------------------
+
+_recordable = False
+_anew: list[Callable[[], None]] | None = None
+
+
+@contextlib.contextmanager
+def recordable() -> Iterator[None]:
+    """Within the block, kernels are chosen that a CUDA graph can hold: CuPy refuses to record the calls of cuBLAS."""
+    global _recordable
+    before, _recordable = _recordable, True
+    try:
+        yield
+    finally:
+        _recordable = before
+
+
+def must_be_recordable() -> bool:
+    """Whether `recordable` asked for kernels that a CUDA graph can hold."""
+    return _recordable
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[list[Callable[[], None]]]:
+    """Around the recording of a graph. Yields the list of what `before_each_run` was told, to do before each run."""
+    global _anew
+    before, _anew = _anew, []
+    try:
+        with recordable():
+            yield _anew
+    finally:
+        _anew = before
+
+
+def before_each_run(work: Callable[[], None]) -> None:
+    """Do `work` now; while a graph is being recorded, do it before each of its runs and not now.
+
+    For what is another thing each time, such as a random mask: a graph repeats its kernels with the same numbers.
+    """
+    if _anew is None:
+        work()
+    else:
+        _anew.append(work)
 
 
 def source(package: str) -> str:

@@ -4,6 +4,7 @@ ladder run, and what a fault in a kernel has to change.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from unittest import mock
@@ -12,6 +13,7 @@ import numpy as np
 
 from ministn import Tensor, backend
 from ministn import functional as F
+from ministn.kernels import _cuda
 
 Arrays = list[np.ndarray]
 
@@ -49,7 +51,11 @@ def conv2d(dtype: type) -> Iterator[Arrays]:
 
 
 def linear(dtype: type) -> Iterator[Arrays]:
-    yield gradients(F.linear, draw(5, 7), draw(3, 7), draw(3), dtype=dtype)
+    """CuPy's products, and those that a graph can hold; of matrices that lie transposed, too."""
+    for context in (contextlib.nullcontext, _cuda.recordable):
+        with context():
+            yield gradients(F.linear, draw(5, 7), draw(3, 7), draw(3), dtype=dtype)
+            yield gradients(lambda x, w: F.linear(x.T, w), draw(7, 5), draw(3, 7), dtype=dtype)
 
 
 def max_pool2d(dtype: type) -> Iterator[Arrays]:

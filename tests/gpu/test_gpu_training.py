@@ -15,8 +15,9 @@ import safetensors.numpy
 
 import ministn
 import ministn.functional as F
-from ministn import data, models, nn, optim, records, training
+from ministn import data, models, nn, optim, random, records, training
 from ministn.autodiff import Tensor
+from ministn.kernels import _cuda
 from ministn.kernels.conv2d import cuda as conv2d_cuda
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_mnist.py"
@@ -27,15 +28,15 @@ def digits():
     return data.strokes.load(train_size=80, test_size=20, seed=0)
 
 
-def make_trainer(device, digits, dtype=np.float32, batch_size=8, model=models.MnistSTN, optimizer="adamw"):
+def make_trainer(device, digits, dtype=np.float32, batch_size=8, model=models.MnistSTN, optimizer="adamw", **options):
     """As examples/train_mnist.py makes it, but smaller."""
     ministn.manual_seed(0)
     network = model(dropout=0.1).astype(dtype).to(device)
-    options = {"mean": digits.mean, "std": digits.std, "device": device}
+    data_options = {"mean": digits.mean, "std": digits.std, "device": device}
     train_loader = data.DataLoader(
-        digits.train_images, digits.train_labels, batch_size, seed=1, augment=data.random_shift(1), **options
+        digits.train_images, digits.train_labels, batch_size, seed=1, augment=data.random_shift(1), **data_options
     )
-    test_loader = data.DataLoader(digits.test_images, digits.test_labels, 20, shuffle=False, **options)
+    test_loader = data.DataLoader(digits.test_images, digits.test_labels, 20, shuffle=False, **data_options)
     if dtype == np.float64:
         train_loader, test_loader = InFloat64(train_loader), InFloat64(test_loader)
     if optimizer == "adamw":
@@ -43,7 +44,7 @@ def make_trainer(device, digits, dtype=np.float32, batch_size=8, model=models.Mn
         schedule = optim.LinearWarmup(made, 3, after=optim.CosineAnnealingLR(made, T_max=40))
     else:
         made, schedule = optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True), None
-    return training.Trainer(network, made, train_loader, test_loader, schedule)
+    return training.Trainer(network, made, train_loader, test_loader, schedule, **options)
 
 
 class InFloat64:
@@ -158,6 +159,76 @@ def test_more_steps_than_there_are_slots(cupy, digits, monkeypatch):
     assert metrics.loss == pytest.approx(losses.astype(float).mean(), rel=1e-15)
 
 
+# --- steps as a graph ---------------------------------------------------------------------------------------------
+
+
+def test_a_recorded_step_is_the_step(cupy, digits):
+    """Bit for bit, dropout, schedule and a last batch of another size included; and it is one launch."""
+    ends, trainers = [], [make_trainer("gpu", digits, batch_size=24, capture=capture) for capture in (False, True)]
+    for trainer in trainers:
+        with _cuda.recordable():  # of the two products of dense layers the same one
+            losses, rows = curve(trainer, 3)
+        ends.append((losses.tolist(), rows, random.get_state()))
+    assert ends[0] == ends[1]
+    assert cupy._stand_in.counts["graph"] == 3 * 4 - 2  # the first step of each size of batch is none
+    expected, ended = map(weights, trainers)
+    for name, array in ended.items():
+        np.testing.assert_array_equal(array, expected[name])
+
+
+def test_a_recorded_step_neither_waits_nor_copies(cupy, digits):
+    trainer, counts = make_trainer("gpu", digits, capture=True), cupy._stand_in.counts
+    batches = trainer.train_loader.batches()
+    for _ in range(2):
+        trainer.train_step(*next(batches))
+    counts.clear()
+    for images, labels in batches:
+        trainer.train_step(images, labels)
+    parameters = len(list(trainer.model.parameters()))
+    assert {what: counts[what] for what in ("h2d", "d2h", "synchronise", "graph")} == {
+        "h2d": 0,
+        "d2h": 0,
+        "synchronise": 0,
+        "graph": 8,
+    }
+    assert counts["kernel"] == 8 * (parameters + 4)  # updates; the batch, two masks, and a slot for the loss
+
+
+def test_a_recording_ends_with_what_it_was_made_of(cupy, digits):
+    """Other arrays or another generator, and the step is recorded anew."""
+    trainer, plain = (make_trainer("gpu", digits, model=Dense, capture=capture) for capture in (True, False))
+    batches = list(trainer.train_loader.batches())
+    changes = {
+        3: lambda t: t.model.to("cpu").to("gpu"),
+        5: lambda t: ministn.manual_seed(7),
+        7: lambda t: t.model.load_state_dict({k: v.numpy() / 2 for k, v in t.model.state_dict().items()}),
+    }
+    for t in (trainer, plain):
+        ministn.manual_seed(3)
+        with _cuda.recordable():
+            for number, batch in enumerate(batches):
+                changes.get(number, lambda t: None)(t)
+                t.train_step(*batch)
+    for name, array in weights(trainer).items():
+        np.testing.assert_array_equal(array, weights(plain)[name], err_msg=name)
+    assert trainer.read_metrics().as_dict() == plain.read_metrics().as_dict()
+
+
+def test_a_model_that_cannot_be_recorded_says_why(cupy, digits):
+    class Reads(Dense):
+        def forward(self, x):
+            return super().forward(x * float(x.max()))
+
+    trainer = make_trainer("gpu", digits, model=Reads, capture=True)
+    batches = trainer.train_loader.batches()
+    trainer.train_step(*next(batches))
+    with pytest.raises(RuntimeError, match="cudaErrorStreamCaptureUnsupported"):
+        trainer.train_step(*next(batches))
+    trainer.capture = False
+    trainer.train_step(*next(batches))  # nothing was left half recorded
+    assert np.isfinite(trainer.read_metrics().loss)
+
+
 # --- losses that are not finite -----------------------------------------------------------------------------------
 
 
@@ -237,11 +308,13 @@ def with_plain_attributes(loader):
 
 def test_the_example_trains_on_the_gpu_and_goes_on_on_the_cpu(cupy, train_mnist, capsys, monkeypatch):
     arguments = ["--recipe", "tutorial", "--batch-size", "20", "--out", "run"]
-    assert train_mnist.main([*arguments, "--device", "gpu", "--epochs", "1", "--deterministic"]) == 0
+    assert train_mnist.main([*arguments, "--device", "gpu", "--epochs", "1", "--deterministic", "--capture"]) == 0
     out = capsys.readouterr().out
-    assert "\ndevice  gpu, NumPy, standing in for a GPU, deterministic kernels\n" in out
+    assert "\ndevice  gpu, NumPy, standing in for a GPU, deterministic kernels, steps as a graph\n" in out
+    assert cupy._stand_in.counts["graph"] == 3  # of 4 steps
     config = json.loads(Path("run/config.json").read_text())
-    assert (config["device"], config["deterministic"]) == ("gpu, NumPy, standing in for a GPU", True)
+    assert config["device"] == "gpu, NumPy, standing in for a GPU"
+    assert config["deterministic"] is config["capture"] is True
     assert Path("run/warped_digits.png").stat().st_size > 0
     monkeypatch.setattr(train_mnist.Run, "report", lambda run: None)
     assert train_mnist.main(["--resume", "run", "--device", "cpu", "--epochs", "2"]) == 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import numpy as np
 
 from ministn.backend import Array, array_module
-from ministn.kernels._cuda import launch
+from ministn.kernels._cuda import before_each_run, launch
 from ministn.ops.elementwise import reference
 
 _WORD = 2**64
@@ -80,6 +81,12 @@ def random_mask(generator: np.random.Generator, shape: tuple[int, ...], p: float
     mask = array_module(like).empty(shape, like.dtype)
     if not isinstance(generator.bit_generator, np.random.PCG64):
         return reference.random_mask(generator, shape, p, factor, like)
+    before_each_run(functools.partial(_draw, mask, generator, p, factor))
+    return mask
+
+
+def _draw(mask: Array, generator: np.random.Generator, p: float, factor: float) -> None:
+    """Fill `mask` with what `generator` would draw next."""
     before: dict[str, Any] = {**generator.bit_generator.state}
     state, increment = before["state"]["state"], before["state"]["inc"]
     left_over = before["uinteger"] if before["has_uint32"] else -1
@@ -88,7 +95,6 @@ def random_mask(generator: np.random.Generator, shape: tuple[int, ...], p: float
     arguments = *(np.uint64(word) for word in words), np.int64(left_over), threshold, float(factor), np.int64(mask.size)
     launch(__package__, "random_mask", mask.size, mask, *arguments)
     _move_past(generator, before, mask.size)
-    return mask
 
 
 def _move_past(generator: np.random.Generator, before: dict[str, Any], count: int) -> None:

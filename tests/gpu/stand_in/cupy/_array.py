@@ -279,6 +279,8 @@ def compute(
 
     New arrays are C-contiguous whatever their operands are, as CuPy's are; `keep_order` leaves it to the function.
     """
+    if function is np.matmul and _stand_in.capture is not None:
+        raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
     call = functools.partial(function, *[_operand(value) for value in operands], **keywords)
     with np.errstate(all="ignore"):
         values = np.asarray(call(), order="K" if keep_order else "C")
