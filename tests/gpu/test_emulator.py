@@ -11,6 +11,7 @@ from pathlib import Path
 import cuda_emulator
 import numpy as np
 import pytest
+import step_through_a_kernel
 from cuda_emulator import sanitizers, translate
 from cuda_emulator.trace import trace
 
@@ -367,6 +368,16 @@ def test_arguments_are_checked(kernels):
         kernels["fill"](1, 1, np.zeros(1, np.float32), 1.5)
     with pytest.raises(TypeError, match="fill: y: expected a contiguous array"):
         kernels["fill"](1, 1, np.zeros((2, 2), np.float32).T, 1)
+
+
+def test_the_code_of_the_readme(tmp_path):
+    first, second = re.findall(
+        r"```python\n(.*?)```", (Path(EXAMPLES) / "cuda_emulator/README.md").read_text(), re.DOTALL
+    )
+    exec(first, space := {})
+    space["kernels"] = build(KERNELS)
+    exec(second, space)
+    assert space["y"][2**31 + 5] == (2**31 + 5) % 1000
 
 
 def test_it_runs_on_other_processors_too(tmp_path):
@@ -732,3 +743,43 @@ def test_a_trace_says_what_a_thread_reads_and_writes(order):
     assert before.places == (("test.cu", line_of("atomicAdd", TRACED)),)  # not a line of the emulator's
     assert steps[10][2:6] == ("v", False, (0,), (0.0, 1.0, 2.0, 3.0))
     assert steps[11].value == 255
+
+
+# ---- examples/step_through_a_kernel.py -------------------------------------------------------------------------------
+
+
+def test_stepping_through_the_spatial_transformer(capsys):
+    assert step_through_a_kernel.main([]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("spatial_transform_forward: block 0 of 1, thread 1 of 256\n")
+    for line in (
+        "      reads  x_t[1] = -0.4\n",  # the second of five pixels; the first of three rows
+        "      reads  y_t[0] = -0.6666667\n",
+        "      reads  U[0, 0, 0, 1] = 0.01\n      reads  U[0, 0, 1, 0] = 0.1\n",
+    ):
+        assert line in output
+    # x = 0.8 x_t + 0.6 y_t = -0.72 is pixel column 0.2, y = -0.6 x_t + 0.8 y_t = -0.2933 row 0.9133
+    assert "      writes V[0, 0, 0, 1] = 0.09333333\n" in output
+
+
+@pytest.mark.parametrize("family", step_through_a_kernel.FAMILIES)
+def test_stepping_through_every_family(family, capsys):
+    assert step_through_a_kernel.main(["--family", family, "--thread", "0", "--order", "1"]) == 0
+    *_, last = capsys.readouterr().out.strip().splitlines()
+    for kernel in last.split(": ")[1].split(", ")[1:]:
+        assert step_through_a_kernel.main(["--family", family, "--kernel", kernel, "--thread", "0"]) == 0
+        output = capsys.readouterr().out
+        assert output.startswith(f"{kernel}: block 0")
+        assert "      reads " in output
+        assert "      writes " in output
+    assert step_through_a_kernel.main(["--family", family, "--kernel", "no_such"]) == 1
+    assert "there is no no_such among them" in capsys.readouterr().err
+
+
+def test_stepping_without_a_compiler(monkeypatch, capsys):
+    def no_compiler(*arguments):
+        raise cuda_emulator.NoCompilerError("no C++ compiler: install g++")
+
+    monkeypatch.setattr(step_through_a_kernel, "build", no_compiler)
+    assert step_through_a_kernel.main([]) == 1
+    assert capsys.readouterr().err == "no C++ compiler: install g++\n"
