@@ -2,7 +2,8 @@
 
     python tests/gpu/kernel_resources.py
 
-compiles every kernel for four architectures, prints a table and writes docs/results/kernel_resources.json.
+compiles every kernel for four architectures, prints a table, and writes docs/results/kernel_resources.json and the
+picture docs/images/kernel_resources.png.
 
 *Theoretical occupancy* is the share of a multiprocessor's places for warps that can be taken. What is left of it when
 the kernel runs, and whether it matters, only a GPU can tell.
@@ -16,11 +17,14 @@ import math
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nvrtc
 
 from ministn.kernels import _cuda
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[2]
 DTYPES = ("float32", "float64")
@@ -129,23 +133,47 @@ def table(found: list[dict[str, Any]]) -> str:
     return "\n".join(text)
 
 
+def draw(found: list[dict[str, Any]]) -> Figure:
+    """The occupancies as shades, with the registers written in."""
+    from matplotlib.figure import Figure
+
+    architectures = sorted({row["sm"] for row in found}, key=int)
+    kernels = list(dict.fromkeys(row["kernel"] for row in found))
+    figure = Figure(figsize=(8, 1.6 + 0.19 * len(kernels)), dpi=110, layout="constrained")
+    for axes, dtype in zip(figure.subplots(1, len(DTYPES), sharey=True), DTYPES, strict=True):
+        of = {(row["kernel"], row["sm"]): row for row in found if row["dtype"] == dtype}
+        values = [[of[kernel, arch]["occupancy"] for arch in architectures] for kernel in kernels]
+        image = axes.imshow(values, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+        for y, kernel in enumerate(kernels):
+            for x, arch in enumerate(architectures):
+                colour = "white" if values[y][x] > 0.6 else "black"
+                text = str(of[kernel, arch]["registers"])
+                axes.text(x, y, text, ha="center", va="center", color=colour, fontsize=7)
+        axes.set_xticks(range(len(architectures)), [f"sm_{arch}" for arch in architectures])
+        axes.set_yticks(range(len(kernels)), kernels, fontsize=7)
+        axes.tick_params(length=0)
+        axes.set_title(dtype)
+    figure.colorbar(image, ax=figure.axes, format="{x:.0%}", label="theoretical occupancy", aspect=50)
+    figure.suptitle("Registers of a thread, and how much of a multiprocessor can be taken")
+    return figure
+
+
 def _rounded_up(value: int, piece: int) -> int:
     return -(-value // piece) * piece
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "kernel_resources.json")
-    out = parser.parse_args().out
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="the folder to write to")
+    docs = parser.parse_args().docs
     if nvrtc.missing():
         raise SystemExit(nvrtc.missing())
     found = rows(nvrtc.architectures())
     record = {"command": "python tests/gpu/kernel_resources.py", "nvrtc": list(nvrtc.version()), "kernels": found}
-    out.write_text(_as_json(record))
+    (docs / "results" / "kernel_resources.json").write_text(_as_json(record))
+    draw(found).savefig(docs / "images" / "kernel_resources.png")
     print(table(found))
-    print(
-        f"\nRegisters of a thread and theoretical occupancy, float / double; shared memory in bytes of a block. {out}"
-    )
+    print("\nRegisters of a thread and theoretical occupancy, float / double; shared memory in bytes of a block.")
 
 
 def _as_json(record: dict[str, Any]) -> str:
