@@ -134,8 +134,8 @@ def kernel_cases() -> list[Case]:
 # --- training -----------------------------------------------------------------------------------------------------
 
 
-def ministn_training(batch_size: int, source: train_step.Source, device: str = "gpu") -> Work:
-    """`REPEATS` steps of training the tutorial's network."""
+def ministn_training(batch_size: int, source: train_step.Source, device: str = "gpu", capture: bool = False) -> Work:
+    """`REPEATS` steps of training the tutorial's network; with `capture` as a CUDA graph."""
     from ministn import backend, data, manual_seed, models, optim, training
 
     manual_seed(0)
@@ -145,7 +145,7 @@ def ministn_training(batch_size: int, source: train_step.Source, device: str = "
     scaling = {"mean": dataset.mean, "std": dataset.std}
     loader = data.DataLoader(images, labels, batch_size, shuffle=True, device=device, **scaling)
     optimizer = optim.SGD(model.parameters(), lr=train_step.LEARNING_RATE)
-    trainer = training.Trainer(model, optimizer, loader, test_loader=None)
+    trainer = training.Trainer(model, optimizer, loader, test_loader=None, capture=capture)
 
     def endless() -> Any:
         while True:
@@ -192,11 +192,13 @@ def torch_training(batch_size: int, source: train_step.Source) -> Work:
     return repeated(once, torch.cuda.synchronize)
 
 
-def training_case(batch_size: int, source: train_step.Source) -> Case:
-    sides: dict[str, Callable[[], Work]] = {MINISTN: functools.partial(ministn_training, batch_size, source)}
+def training_case(batch_size: int, source: train_step.Source, capture: bool = False) -> Case:
+    ours = functools.partial(ministn_training, batch_size, source, capture=capture)
+    sides: dict[str, Callable[[], Work]] = {MINISTN: ours}
     if torch_has_cuda():
         sides[PYTORCH] = functools.partial(torch_training, batch_size, source)
-    return Case(f"training stn, batch {batch_size}", sides, facts={"kind": "training", "batch": batch_size})
+    name = f"training stn, batch {batch_size}{', as a graph' * capture}"
+    return Case(name, sides, facts={"kind": "training", "batch": batch_size})
 
 
 # --- the device ---------------------------------------------------------------------------------------------------
@@ -272,7 +274,8 @@ def main(argv: list[str] | None = None) -> None:
     source: train_step.Source = train_step.QUICK_DIGITS if args.quick else None
     with side_by_side.Worker(1) as worker:
         setting = {"command": "gpu.py", "rounds": args.rounds, "repeats": REPEATS, **worker.ask(device_facts)}
-    cases = [*kernel_cases(), *(training_case(batch, source) for batch in (64, 256, 1024))]
+    training = (training_case(batch, source, capture) for batch in (64, 256, 1024) for capture in (False, True))
+    cases = [*kernel_cases(), *training]
     results = side_by_side.run(args, cases, "gpu")
     print(f"{setting['device']}, a copy {setting['copy_bytes_per_second'] / 1e9:,.0f} GB/s, CuPy {setting['cupy']}")
     header = ["case", "ministn ms", "PyTorch ms", "times faster", "achieved"]

@@ -36,14 +36,17 @@ def test_kernels_compute_the_same_on_both_devices(operation, shapes):
         np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)  # float32, sums in another order
 
 
-def test_training_makes_steps():
+@pytest.mark.parametrize("capture", [False, True])
+def test_training_makes_steps(capture):
     with stand_in() as cupy:
-        work, launches = gpu.ministn_training(batch_size=4, source=32), []
+        work, launches = gpu.ministn_training(batch_size=4, source=32, capture=capture), []
         for _ in range(2):
             cupy._stand_in.counts.clear()
             work()
-            launches.append(cupy._stand_in.counts["kernel"])
-    assert launches[0] == launches[1] > 0
+            launches.append([cupy._stand_in.counts[what] for what in ("kernel", "graph")])
+    assert launches[-1][0] > 0
+    assert launches[-1][1] == 2 * capture  # of `REPEATS` steps
+    assert capture or launches[0] == launches[1]  # a graph is recorded in the second step
 
 
 def test_without_a_gpu_it_says_so_in_one_line(monkeypatch):

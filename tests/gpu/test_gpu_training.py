@@ -95,32 +95,33 @@ def train_mnist(monkeypatch, tmp_path, digits):
 
 
 def test_the_stn_learns_as_on_the_cpu(cupy, digits):
-    """In float64, where rounding has no room to grow into something that hides a mistake.
+    """A hundred steps in float64, where rounding has no room to grow into something that hides a mistake.
 
-    Sums are added in another order than on the CPU, which differs by some 1e-16 of each; in 20 steps the differences
-    have grown a thousandfold and more, by the products of the layers and by Adam's division by small numbers. A wrong
-    tap, mask or rate shows in the third digit.
+    Sums are added in another order than on the CPU, which differs by some 1e-16 of each. In a hundred steps it grew to
+    1e-15 of the loss; a wrong tap, mask or rate shows in the third digit.
     """
     here, there = (make_trainer(device, digits, np.float64) for device in ("cpu", "gpu"))
-    (expected, expected_rows), (losses, rows) = curve(here, 2), curve(there, 2)
-    assert len(losses) == 20
-    np.testing.assert_allclose(losses, expected, rtol=1e-9)
+    (expected, expected_rows), (losses, rows) = curve(here, 10), curve(there, 10)
+    assert len(losses) == 100
+    np.testing.assert_allclose(losses, expected, rtol=1e-12)
     for row, expected_row in zip(rows, expected_rows, strict=True):
-        assert row == pytest.approx(expected_row, rel=1e-9)
+        assert row == pytest.approx(expected_row, rel=1e-12)
     for name, array in weights(there).items():
-        np.testing.assert_allclose(array, weights(here)[name], rtol=1e-7, atol=1e-9, err_msg=name)
-    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+        np.testing.assert_allclose(array, weights(here)[name], rtol=0, atol=1e-11, err_msg=name)
+    assert rows[-1]["train_loss"] < 0.8 * rows[0]["train_loss"]
 
 
-def test_the_first_steps_in_float32(cupy, digits):
-    """As people train: each step within the rounding of float32, 6e-8, as it grows in three steps."""
-    here, there = (make_trainer(device, digits, optimizer="sgd") for device in ("cpu", "gpu"))
-    for trainer in (here, there):
-        ministn.manual_seed(1)
-        for images, labels in list(trainer.train_loader.batches())[:3]:
-            trainer.train_step(images, labels)
-    assert there.read_metrics().loss == pytest.approx(here.metrics.loss, rel=1e-5)
-    assert there.metrics.correct == here.metrics.correct
+def test_the_stn_learns_as_on_the_cpu_in_float32(cupy, digits):
+    """As people train, for thirty steps: rounding of 6e-8 grew to 3e-8 of the loss.
+
+    It would not stay so: after a hundred and fifty steps it is a thousandth, as between any two that add up in
+    another order.
+    """
+    here, there = (make_trainer(device, digits) for device in ("cpu", "gpu"))
+    (expected, expected_rows), (losses, rows) = curve(here, 3), curve(there, 3)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    for row, expected_row in zip(rows, expected_rows, strict=True):
+        assert row == pytest.approx(expected_row, rel=1e-5)
 
 
 # --- what a step waits for ----------------------------------------------------------------------------------------
