@@ -23,8 +23,8 @@ _FLAGS = {
     "address": (
         "-O1",
         "-g",
-        "-fsanitize=address,undefined",
-        "-fno-sanitize-recover=undefined",
+        "-fsanitize=address,undefined,float-cast-overflow",
+        "-fno-sanitize-recover=undefined,float-cast-overflow",
         "-fno-omit-frame-pointer",
         "-static-libubsan",  # each its own: only then its reports go to the file that UBSAN_OPTIONS names
         "-Wl,-Bsymbolic",

@@ -562,6 +562,13 @@ extern "C" __global__ void too_large_for_int(float* y, const float* x, int n) {
     int offset = n * 70000;
     y[0] = offset;
 }
+extern "C" __global__ void too_large_to_convert(float* y, const float* x, int n) {
+    int rounded = int(n * 1e6f);
+    y[0] = rounded;
+}
+extern "C" __global__ void misaligned(float* y, const float* x, int n) {
+    *reinterpret_cast<float4*>(y + n) = make_float4(1, 2, 3, 4);
+}
 extern "C" __global__ void all_well(float* y, const float* x, int n) {
     __shared__ float a[32];
     a[threadIdx.x] = x[threadIdx.x % n];
@@ -584,6 +591,8 @@ def watched(sanitizer: str, source: str, calls: str, folder: Path) -> sanitizers
         ("beyond_shared", 1, "heap-buffer-overflow", "p[threadIdx.x] = 1"),
         ("beyond_dynamic", 16, "heap-buffer-overflow", "a[n] = 1"),
         ("too_large_for_int", 70000, "signed integer overflow: 70000 * 70000", "n * 70000"),
+        ("too_large_to_convert", 70000, "7e+10 is outside the range of representable values of type 'int'", "n * 1e6f"),
+        ("misaligned", 1, "misaligned address", "make_float4"),
         ("all_well", 10, "", ""),
     ],
 )
