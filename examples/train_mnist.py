@@ -481,7 +481,12 @@ def start(options: argparse.Namespace) -> Run:
         before, now = checkpoint.info["optimizer_groups"][0]["lr"], trainer.optimizer.param_groups[0]["lr"]
         if now != before:
             notes.append(f"the cosine now ends with epoch {epochs}: the learning rate goes {before:.2g} -> {now:.2g}")
-    where = {"device": described, "deterministic": options.deterministic, "capture": options.capture}
+    on_gpu = device == "gpu"  # where alone the two options mean something
+    where = {
+        "device": described,
+        "deterministic": on_gpu and options.deterministic,
+        "capture": on_gpu and options.capture,
+    }
     folder = open_folder(options.out or (path and path.parent), settings, dataset, resumed=path, device=where)
     run = Run(folder, settings, dataset, trainer)
     if checkpoint is not None:
@@ -489,7 +494,7 @@ def start(options: argparse.Namespace) -> Run:
     size = sum(parameter.numel() for parameter in trainer.model.parameters())
     print(f"model   {settings['model']}, {size:,} parameters, recipe {settings['recipe_name']}")
     print(f"data    {dataset.describe()}")
-    ways = f"{', deterministic kernels' * options.deterministic}{', steps as a graph' * options.capture}"
+    ways = f"{', deterministic kernels' * where['deterministic']}{', steps as a graph' * where['capture']}"
     print(f"device  {described}{ways}")
     print(f"run     {folder}, threads: {settings['threads']}")
     for note in notes:
