@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 WARP = 32
 
 
-def _go(wave: Wave, pc: int, rows: Rows, active: Rows, target: int) -> int | None:
-    number = wave.number(active)
+def _branch(wave: Wave, pc: int, instruction: Instruction, rows: Rows, active: Rows) -> int | None:
+    target, number = wave.kernel.labels[instruction.operands[0]], wave.number(active)
     if number == wave.number(rows):
         return target
     if number == 0:
@@ -28,10 +28,6 @@ def _go(wave: Wave, pc: int, rows: Rows, active: Rows, target: int) -> int | Non
     wave.pc[rows] = pc + 1
     wave.pc[active] = target
     return None
-
-
-def _branch(wave: Wave, pc: int, instruction: Instruction, rows: Rows, active: Rows) -> int | None:
-    return _go(wave, pc, rows, active, wave.kernel.labels[instruction.operands[0]])
 
 
 def _branch_by_index(wave: Wave, pc: int, instruction: Instruction, rows: Rows, active: Rows) -> int | None:
