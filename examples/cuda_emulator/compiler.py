@@ -80,7 +80,9 @@ def build_kernels(source: str, options: Sequence[str], sanitizer: str | None, fi
     ValueError
         If an option is not known.
     """
-    entries = "".join(f"CUDA_EMULATOR_KERNEL({kernel.name})\n" for kernel in translate.kernels(source))
+    entries = "".join(
+        f"CUDA_EMULATOR_KERNEL({kernel.name}, {kernel.most_threads})\n" for kernel in translate.kernels(source)
+    )
     code = f'#include "cuda_language.h"\n#line 1 "{file}"\n{translate.translate(source)}\n'
     code += f'#line 1 "{HERE}/entries"\n{entries}'
     command = [

@@ -17,7 +17,6 @@ import numpy as np
 from cuda_emulator import compiler, translate
 from cuda_emulator.compiler import SANITIZERS, EmulationError
 
-MOST_THREADS = 1024  # of a block, on every device
 _MOST_BLOCKS = (2**31 - 1, 65535, 65535)  # of a grid, along each axis
 _MOST_THREADS_ALONG = (1024, 1024, 64)
 _NUMBERS = {"b": bool, "i": int, "u": int, "f": (int, float), "V": ()}  # of Python, that a parameter takes
@@ -74,6 +73,8 @@ class Kernel:
     name : str
     parameters : tuple of str
         Their names.
+    most_threads : int
+        Of a block: what ``__launch_bounds__`` says, or 1024.
     signature : list of str
         The types of the parameters: ``i4``, ``u8``, ``f4``, ``b1`` ...; ``*f4`` for a pointer, ``*cf4`` for one to
         const elements; ``V8`` for a structure of 8 bytes.
@@ -82,6 +83,7 @@ class Kernel:
     def __init__(self, library: ctypes.CDLL, path: Path, signature: translate.Signature, flush: bool) -> None:
         self.name, self.parameters, self.path = signature.name, signature.parameters, path
         self.library = library
+        self.most_threads = getattr(library, f"cuda_emulator_most_threads_{self.name}")()
         self._flush = flush
         self._function = ctypes.cast(getattr(library, f"cuda_emulator_call_{self.name}"), ctypes.c_void_p)
         codes = getattr(library, f"cuda_emulator_signature_{self.name}")
@@ -132,6 +134,8 @@ class Kernel:
             raise TypeError(f"{self.name}: expected {len(self.signature)} arguments, got {len(arguments)}")
         grid, block = _three(grid), _three(block)
         self._check_sizes(grid, block)
+        if only_blocks is not None and not all(0 <= i < grid[0] * grid[1] * grid[2] for i in only_blocks):
+            raise ValueError(f"{self.name}: only_blocks: expected blocks of a grid of {grid}, got {only_blocks!r:.100}")
         only = None if only_blocks is None else (ctypes.c_uint64 * len(only_blocks))(*only_blocks)
         pointers = (ctypes.c_void_p * max(len(arguments), 1))(*map(ctypes.addressof, arguments))
         runtime = _runtime()
@@ -181,8 +185,8 @@ class Kernel:
         if not all(1 <= size <= most for size, most in zip(grid, _MOST_BLOCKS, strict=True)):
             raise EmulationError(f"{self.name}: a device has no grid of {grid} blocks; at most {_MOST_BLOCKS}")
         fits = all(1 <= size <= most for size, most in zip(block, _MOST_THREADS_ALONG, strict=True))
-        if not fits or threads > MOST_THREADS:
-            raise EmulationError(f"{self.name}: a device has no block of {block} threads; at most {MOST_THREADS}")
+        if not fits or threads > self.most_threads:
+            raise EmulationError(f"{self.name}: a device has no block of {block} threads; at most {self.most_threads}")
 
 
 @contextlib.contextmanager

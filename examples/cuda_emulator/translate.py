@@ -13,7 +13,11 @@ from typing import NamedTuple
 _COMMENT_OR_STRING = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.DOTALL)
 _ALIGNMENT = r"(?:alignas|__align__)\s*\([^)]*\)\s*"
 _SHARED = re.compile(rf"(?:{_ALIGNMENT}|\b(?:static|extern|volatile)\s+)*\b__shared__\b[^;]*;")
-_KERNEL = re.compile(r'\bextern\s*"C"\s*__global__\b')
+_BOUNDS = r"(?:\s*__launch_bounds__\s*\((?P<{}>(?:[^()]|\([^()]*\))*)\))?"
+_KERNEL = re.compile(
+    rf'\bextern\s*"C"\s*__global__\b{_BOUNDS.format("before")}\s*void{_BOUNDS.format("after")}'
+    r"\s*(?P<name>\w+)\s*\((?P<parameters>[^)]*)\)"
+)
 
 
 class Signature(NamedTuple):
@@ -21,6 +25,7 @@ class Signature(NamedTuple):
 
     name: str
     parameters: tuple[str, ...]
+    most_threads: str  # of a block: an expression of C++, from __launch_bounds__
 
 
 def translate(source: str) -> str:
@@ -48,11 +53,11 @@ def kernels(source: str) -> list[Signature]:
     macros = dict(re.findall(r"^[ \t]*#[ \t]*define[ \t]+(\w+)[ \t]+((?:[^\\\n]|\\\n|\\.)*)", blank, re.MULTILINE))
     found = []
     for match in _KERNEL.finditer(blank):
-        declaration = re.sub(r"__launch_bounds__\s*(\((?:[^()]|\([^()]*\))*\))", "", blank[match.end() :])
-        name, parameters = re.match(r"\s*void\s+(\w+)\s*\(([^)]*)\)", declaration).groups()
         # A list of parameters that many kernels share may be a macro.
-        parameters = re.sub(r"\w+", lambda word: macros.get(word[0], word[0]), parameters).replace("\\\n", " ")
-        found.append(Signature(name, tuple(re.findall(r"(\w+)\s*(?:,|$)", parameters.strip()))))
+        parameters = re.sub(r"\w+", lambda word: macros.get(word[0], word[0]), match["parameters"]).replace("\\\n", " ")
+        names = tuple(re.findall(r"(\w+)\s*(?:,|$)", parameters.strip()))
+        bounds = match["before"] or match["after"] or "1024"
+        found.append(Signature(match["name"], names, _split(bounds)[0]))
     return found
 
 
@@ -114,13 +119,13 @@ def _declarations(text: str, line: int) -> str:
         match = re.match(r"\s*(\w+)\s*((?:\[[^\[\]]*\]\s*)*)$", variable)
         if not match:
             raise ValueError(f"line {line}: not understood: {text}")
-        name, extents = match[1], match[2].strip()
+        name, own, extents = match[1], f"cuda_emulator_{match[1]}", match[2].strip()
         if is_dynamic:
             results.append(f'{type_name}* const {name} = cuda_emulator::dynamic_shared<{type_name}>("{name}");')
         else:
             results.append(
-                f"static int {name}_id = -1; typedef {type_name} {name}_type{extents}; "
-                f'{name}_type& {name} = cuda_emulator::shared<{name}_type>(&{name}_id, "{name}");'
+                f"static int {own}_id = -1; typedef {type_name} {own}_type{extents}; "
+                f'{own}_type& {name} = cuda_emulator::shared<{own}_type>(&{own}_id, "{name}");'
             )
     return " ".join(results)
 

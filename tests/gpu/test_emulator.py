@@ -431,6 +431,8 @@ extern "C" __global__ void not_in_its_mask(int n) {
 extern "C" __global__ void two_masks(int n) {
     __ballot_sync(threadIdx.x < n ? 0x00ffffffu : 0xffffffffu, 1);
 }
+#define WARPS 2
+extern "C" __global__ void __launch_bounds__(32 * (WARPS), 1) bounded(int n) {}
 extern "C" __global__ void much_shared_memory(int n) {
     __shared__ char a[40000];
     extern __shared__ char b[];
@@ -513,6 +515,11 @@ def test_launches_that_no_device_takes(mistakes):
         mistakes["two_barriers"]((1, 65536), 1, 1)
     with pytest.raises(cuda_emulator.EmulationError, match=r"no grid of \(0, 1, 1\) blocks"):
         mistakes["two_barriers"](0, 1, 1)
+    with pytest.raises(cuda_emulator.EmulationError, match=r"no block of \(65, 1, 1\) threads; at most 64"):
+        mistakes["bounded"](1, 65, 1)
+    mistakes["bounded"](1, 64, 1)
+    with pytest.raises(ValueError, match=r"only_blocks: expected blocks of a grid of \(2, 1, 1\), got \[1, 2\]"):
+        mistakes["bounded"](2, 64, 1, only_blocks=[1, 2])
 
 
 def test_lines_of_messages_are_those_of_the_files(mistakes):

@@ -51,11 +51,14 @@ void call(void (*kernel)(Parameters...), void** arguments) {
 
 }  // namespace cuda_emulator
 
-#define CUDA_EMULATOR_KERNEL(NAME)                                                                                    \
-    extern "C" __attribute__((visibility("default"))) void cuda_emulator_call_##NAME(void** arguments) {              \
-        cuda_emulator::call(NAME, arguments);                                                                         \
-    }                                                                                                                 \
-    extern "C" __attribute__((visibility("default"))) const char* cuda_emulator_signature_##NAME() {                  \
-        static const std::string codes = cuda_emulator::signature(NAME);                                              \
-        return codes.c_str();                                                                                         \
-    }
+#define CUDA_EMULATOR_EXPORT extern "C" __attribute__((visibility("default")))
+
+#define CUDA_EMULATOR_KERNEL(NAME, MOST_THREADS)                                             \
+    CUDA_EMULATOR_EXPORT void cuda_emulator_call_##NAME(void** arguments) {                  \
+        cuda_emulator::call(NAME, arguments);                                                \
+    }                                                                                        \
+    CUDA_EMULATOR_EXPORT const char* cuda_emulator_signature_##NAME() {                      \
+        static const std::string codes = cuda_emulator::signature(NAME);                     \
+        return codes.c_str();                                                                \
+    }                                                                                        \
+    CUDA_EMULATOR_EXPORT int cuda_emulator_most_threads_##NAME() { return int(MOST_THREADS); }

@@ -156,7 +156,9 @@ Thread& wait(State state, Place place, char* tag) {
     return thread;
 }
 
-bool same_place(const Place& a, const Place& b) { return a.line == b.line && strcmp(a.file, b.file) == 0; }
+bool same_place(const Place& a, const Place& b) {
+    return a.line == b.line && (a.file == b.file || strcmp(a.file, b.file) == 0);
+}
 
 // ---- warp operations ----------------------------------------------------------------------------------------------------
 
@@ -205,7 +207,7 @@ void complete(size_t warp_start, unsigned mask) {
 bool complete_warp_operations() {
     bool any = false;
     for (size_t t = 0; t < threads.size(); t++) {
-        const Thread thread = threads[t];
+        const Thread& thread = threads[t];
         if (thread.state != State::in_warp_operation) continue;
         size_t warp_start = t / WARP_SIZE * WARP_SIZE;
         bool all_here = true;
@@ -219,6 +221,7 @@ bool complete_warp_operations() {
 
 // Threads that meet in a warp operation share a tag: the first of them brings it.
 char* tag_of_warp_operation(const Thread& thread) {
+    if (!thread_sanitizer()) return nullptr;
     char* tag = nullptr;
     for_members(running / WARP_SIZE * WARP_SIZE, thread.mask, [&](size_t u) {
         if (u != running && same_operation(thread, threads[u])) tag = threads[u].tag;
