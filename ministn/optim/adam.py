@@ -65,15 +65,15 @@ class Adam(Optimizer):
             state.update(step=0, exp_avg=xp.zeros_like(data), exp_avg_sq=xp.zeros_like(data))
         state["step"] += 1
         beta1, beta2 = options["betas"]
-        grad = self._decayed(data, grad, options)
+        grad, decay = self._decayed(data, grad, options)
         rate = options["lr"] / (1 - beta1 ** state["step"])
         scale = math.sqrt(1 - beta2 ** state["step"])
         moments = state["exp_avg"], state["exp_avg_sq"]
-        loops.adam_(data, *moments, grad, beta1, beta2, rate, scale, options["eps"])
+        loops.adam_(data, *moments, grad, beta1, beta2, rate, scale, options["eps"], decay)
 
-    def _decayed(self, data: Array, grad: Array, options: dict[str, Any]) -> Array:
-        """The gradient with that of the penalty added."""
-        return grad + options["weight_decay"] * data if options["weight_decay"] else grad
+    def _decayed(self, data: Array, grad: Array, options: dict[str, Any]) -> tuple[Array, float]:
+        """The gradient with that of the penalty added, and what the weights are multiplied with."""
+        return grad + options["weight_decay"] * data if options["weight_decay"] else grad, 1.0
 
 
 class AdamW(Adam):
@@ -104,7 +104,6 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay)
 
-    def _decayed(self, data: Array, grad: Array, options: dict[str, Any]) -> Array:
+    def _decayed(self, data: Array, grad: Array, options: dict[str, Any]) -> tuple[Array, float]:
         """The gradient as it is; the weights are shrunk instead."""
-        data *= 1 - options["lr"] * options["weight_decay"]
-        return grad
+        return grad, 1 - options["lr"] * options["weight_decay"]

@@ -87,10 +87,12 @@ def scale_and_add_(x, factor, y):
     _scale_and_add(*_vectors(x, y), factor)
 
 
-def adam_(w, m, v, g, beta1, beta2, rate, scale, eps):
+def adam_(w, m, v, g, beta1, beta2, rate, scale, eps, decay=1.0):
     """As `reference.adam_`."""
     if not _in_one_order(w, m, v):
-        return reference.adam_(w, m, v, g, beta1, beta2, rate, scale, eps)
+        return reference.adam_(w, m, v, g, beta1, beta2, rate, scale, eps, decay)
+    if decay != 1:
+        w *= decay
     _adam(*_vectors(w, m, v, g), (1 - beta1, beta2, 1 - beta2, rate, scale, eps))
 
 

@@ -35,13 +35,14 @@ extern "C" __global__ void scale_and_add(number* x, number factor, const number*
     FOR_EACH(i, count) x[i] = factor * x[i] + y[i];
 }
 
-// m <- beta1 m + (1 - beta1) g, v <- beta2 v + (1 - beta2) g^2, w <- w - rate m / (sqrt(v) / scale + eps)
+// m <- beta1 m + (1 - beta1) g, v <- beta2 v + (1 - beta2) g^2, w <- decay w - rate m / (sqrt(v) / scale + eps)
 extern "C" __global__ void adam(number* w, number* m, number* v, const number* g, number weight1, number beta2,
-                                number weight2, number rate, number scale, number eps, index_t count) {
+                                number weight2, number rate, number scale, number eps, number decay,
+                                index_t count) {
     FOR_EACH(i, count) {
         m[i] += weight1 * (g[i] - m[i]);
         v[i] = beta2 * v[i] + weight2 * (g[i] * g[i]);
-        w[i] -= rate * m[i] / (sqrt(v[i]) / scale + eps);
+        w[i] = decay * w[i] - rate * m[i] / (sqrt(v[i]) / scale + eps);
     }
 }
 

@@ -67,12 +67,21 @@ def scale_and_add_(x: Array, factor: float, y: Array) -> None:
 
 
 def adam_(
-    w: Array, m: Array, v: Array, g: Array, beta1: float, beta2: float, rate: float, scale: float, eps: float
+    w: Array,
+    m: Array,
+    v: Array,
+    g: Array,
+    beta1: float,
+    beta2: float,
+    rate: float,
+    scale: float,
+    eps: float,
+    decay: float = 1.0,
 ) -> None:
     """As `reference.adam_`."""
     if not (w.flags.c_contiguous and m.flags.c_contiguous and v.flags.c_contiguous):
-        return reference.adam_(w, m, v, g, beta1, beta2, rate, scale, eps)
-    numbers = 1 - beta1, beta2, 1 - beta2, rate, scale, eps
+        return reference.adam_(w, m, v, g, beta1, beta2, rate, scale, eps, decay)
+    numbers = 1 - beta1, beta2, 1 - beta2, rate, scale, eps, decay
     launch(__package__, "adam", w.size, w, m, v, array_module(g).ascontiguousarray(g), *numbers, np.int64(w.size))
 
 

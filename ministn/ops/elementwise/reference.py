@@ -45,9 +45,20 @@ def scale_and_add_(x: Array, factor: float, y: Array) -> None:
 
 
 def adam_(
-    w: Array, m: Array, v: Array, g: Array, beta1: float, beta2: float, rate: float, scale: float, eps: float
+    w: Array,
+    m: Array,
+    v: Array,
+    g: Array,
+    beta1: float,
+    beta2: float,
+    rate: float,
+    scale: float,
+    eps: float,
+    decay: float = 1.0,
 ) -> None:
-    """m <- beta1 m + (1 - beta1) g, v <- beta2 v + (1 - beta2) g^2, w <- w - rate m / (sqrt(v) / scale + eps)."""
+    """m <- beta1 m + (1 - beta1) g, v <- beta2 v + (1 - beta2) g^2, w <- decay w - rate m / (sqrt(v) / scale + eps)."""
+    if decay != 1:
+        w *= decay
     m += (1 - beta1) * (g - m)
     v *= beta2
     v += (1 - beta2) * (g * g)
