@@ -44,5 +44,5 @@ def test_all_cases_in_all_orders(sanitizer):
 @pytest.mark.slow
 @pytest.mark.parametrize("sanitizer", ["address", "thread"])
 def test_the_tests_of_the_kernels(sanitizer):
-    folders = str(TESTS / "kernels"), str(TESTS / "gpu" / "test_ops.py")
-    assert passed_under(sanitizer, *folders, "-k", "cuda or test_ops") >= 400
+    folders = str(TESTS / "kernels"), str(TESTS / "gpu" / "test_gpu_ops.py")
+    assert passed_under(sanitizer, *folders, "-k", "cuda or test_gpu_ops") >= 400
