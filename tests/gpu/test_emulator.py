@@ -637,6 +637,11 @@ extern "C" __global__ void barrier_too_early(int* y) {
 extern "C" __global__ void plain_sum(int* y) {
     if (threadIdx.x == 7) y[0] += 1;  // plain_sum
 }
+extern "C" __global__ void sum_of_the_last(int* y) {  // two blocks of many, after barriers that order each block
+    __syncthreads();
+    if (blockIdx.x >= gridDim.x - 2 && threadIdx.x == 7) y[0] += 1;  // sum_of_the_last
+    __syncthreads();
+}
 extern "C" __global__ void atomic_sum(int* y) {
     atomicAdd(&y[0], 1);  // atomic_sum
 }
@@ -669,6 +674,7 @@ extern "C" __global__ void warp_barrier_for_another_warp(int* y) {
         ("barrier_too_early", 1, 64, True),
         ("plain_sum", 1, 64, False),
         ("plain_sum", 2, 64, True),
+        ("sum_of_the_last", 50, 256, True),
         ("atomic_sum", 4, 64, False),
         ("shuffle_is_no_barrier", 1, 32, True),
         ("warp_barrier", 1, 32, False),
@@ -685,7 +691,7 @@ def test_thread_sanitizer(kernel, grid, threads, races, tmp_path):
     assert outcome.returncode == 66
     assert "data race" in outcome.reports
     assert f"{kernel} //test.cu:{line_of('// ' + kernel + chr(10), RACES)}" in outcome.reports
-    assert re.search(r"'block \(\d, 0, 0\) thread \(\d+, 0, 0\)'", outcome.reports)
+    assert re.search(r"'block \(\d+, 0, 0\) thread \(\d+, 0, 0\)'", outcome.reports)
 
 
 def test_sanitizers_need_a_process_of_their_own(kernels):

@@ -64,11 +64,9 @@ bool failed;
 
 // ---- fibers -------------------------------------------------------------------------------------------------------------
 
-const size_t MOST_FIBERS_FOR_THREAD_SANITIZER = 512;  // its time grows with them, up to 8000
-
 std::deque<std::unique_ptr<Fiber>> fibers;
 std::vector<Fiber*> unused;  // fibers that have run nothing in this launch
-std::vector<Fiber*> idle;    // fibers whose thread of this launch has ended
+std::deque<Fiber*> idle;     // fibers whose thread of this launch has ended, the last one at the back
 
 void run_threads_forever() {
     for (;;) {
@@ -85,20 +83,26 @@ Fiber* new_fiber() {
     return fibers.back().get();
 }
 
-Fiber* take(std::vector<Fiber*>& from, size_t position) {
-    std::swap(from[position], from.back());
-    Fiber* fiber = from.back();
-    from.pop_back();
-    return fiber;
-}
+// ThreadSanitizer takes a fiber for one thread, whatever runs on it: what an earlier block did on it happens before what a
+// later one does, and so do the things that came before at a barrier. So it overlooks races between blocks that have the
+// same fibers. This many blocks get fibers of their own; then each block has those of one earlier block, as a whole. More
+// would hide less and take longer: its time grows with the number of fibers.
+size_t blocks_with_fibers_of_their_own() { return std::max<size_t>(4, 2048 / threads.size()); }
 
-// For a thread that starts. ThreadSanitizer takes a fiber for one thread, whatever runs on it, and sees no race of a
-// thread with itself. So under it every emulated thread of a launch gets a fiber of its own, as long as there are some.
 Fiber* fiber_for_new_thread() {
-    if (!thread_sanitizer() && !idle.empty()) return take(idle, idle.size() - 1);
-    if (!unused.empty()) return take(unused, unused.size() - 1);
-    if (!thread_sanitizer() || fibers.size() < MOST_FIBERS_FOR_THREAD_SANITIZER || idle.empty()) return new_fiber();
-    return take(idle, generator() % idle.size());
+    size_t used = fibers.size() - unused.size();
+    bool use_again = !thread_sanitizer() || used >= blocks_with_fibers_of_their_own() * threads.size();
+    Fiber* fiber;
+    if (use_again && !idle.empty()) {  // the one that has been idle for longest
+        fiber = idle.front();
+        idle.pop_front();
+    } else if (!unused.empty()) {
+        fiber = unused.back();
+        unused.pop_back();
+    } else {
+        fiber = new_fiber();
+    }
+    return fiber;
 }
 
 void all_fibers_are_unused() {
