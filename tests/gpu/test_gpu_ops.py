@@ -264,6 +264,14 @@ def test_labels_stay_with_the_scores(library):
         F.nll_loss(Tensor(np.zeros((5, 3))).to("gpu"), np.array([0, 1, 2, 3, 0]))
 
 
+@pytest.mark.parametrize("loss", [F.nll_loss, F.cross_entropy])
+def test_a_wrong_label_on_the_gpu_makes_its_loss_nan(loss, library):
+    """An error would have to wait for the device; the trainer finds the NaN when it reads the loss."""
+    labels = Tensor(np.array([0, 3, 2, -1, 1])).to("gpu")
+    losses = loss(Tensor(np.zeros((5, 3))).to("gpu"), labels, reduction="none")
+    np.testing.assert_array_equal(np.isnan(losses.numpy()), [False, True, False, True, False])
+
+
 def test_mixed_devices_are_an_error(library):
     with pytest.raises(TypeError, match="Add: expected inputs on one device, got cpu and gpu"):
         Tensor([1.0]) + Tensor([1.0]).to("gpu")
