@@ -230,6 +230,22 @@ def test_tiles_equal_the_plain_kernels(name, dtype, shape, filters, stride, padd
         np.testing.assert_allclose(result, other, rtol=0, atol=rounding(dtype, count))
 
 
+@pytest.mark.parametrize("name", ON_THE_GPU)
+def test_gradient_for_the_bias_in_parts(name, monkeypatch):
+    from ministn.kernels.conv2d import cuda
+
+    monkeypatch.setattr(cuda, "_PIXELS_OF_PART", 40)
+    g = np.random.default_rng(0).integers(-9, 10, (3, 5, 7, 8)).astype(np.float32)  # 168 pixels are 4 parts
+    x, weight, geometry = (
+        np.zeros((3, 2, 7, 8), np.float32),
+        np.zeros((5, 2, 1, 1), np.float32),
+        ((1, 1), (0, 0), (1, 1)),
+    )
+    with kernels(name):
+        _, _, db = loops().backward(g, x, weight, *geometry, (False, False, True))
+    np.testing.assert_array_equal(db, g.sum(axis=(0, 2, 3)))
+
+
 @pytest.mark.parametrize("tuned", [False, True])
 def test_same_bits_in_any_order_of_the_threads(tuned):
     geometry = (1, 1), (1, 1), (1, 1)

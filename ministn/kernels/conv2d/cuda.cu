@@ -69,16 +69,17 @@ extern "C" __global__ void conv2d_grad_weight(number* dw, const number* g, const
     }
 }
 
-// db[o] = sum over n,i,j of g[n,o,i,j], equation (3)
-extern "C" __global__ void conv2d_grad_bias(number* db, const number* g, int N, int O, int OH, int OW) {
+// db[o] = sum over n,i,j of g[n,o,i,j], equation (3); of them a part, said by blockIdx.y
+extern "C" __global__ void conv2d_grad_bias(number* parts, const number* g, int N, int O, int OH, int OW) {
     for (int o = blockIdx.x; o < O; o += gridDim.x) {
         number sum = 0;
-        for (index_t item = threadIdx.x; item < index_t(N) * OH * OW; item += blockDim.x) {
+        index_t first = index_t(blockIdx.y) * blockDim.x + threadIdx.x;
+        for (index_t item = first; item < index_t(N) * OH * OW; item += gridDim.y * blockDim.x) {
             index_t n = item / OW / OH, output = item % (index_t(OH) * OW);
             sum += g[(n * O + o) * OH * OW + output];
         }
         sum = block_sum(sum);
-        if (threadIdx.x == 0) db[o] = sum;
+        if (threadIdx.x == 0) parts[index_t(blockIdx.y) * O + o] = sum;
     }
 }
 
@@ -193,7 +194,7 @@ __device__ void grad_weight_tile(
         }
 }
 
-// dw = the sum of the parts, in their order
+// dw, or db, = the sum of the parts, in their order
 extern "C" __global__ void conv2d_add_parts(number* dw, const number* parts, int count, index_t size) {
     FOR_EACH(item, size) {
         number sum = 0;

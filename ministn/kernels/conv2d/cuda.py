@@ -27,7 +27,8 @@ _FORWARD = _Tile("conv2d_forward_16x64", 16, 64, 64), _Tile("conv2d_forward_64x1
 _GRAD_WEIGHT = _Tile("conv2d_grad_weight_16x64", 16, 64, 64), _Tile("conv2d_grad_weight_64x64", 64, 64, 128)
 _BUSY = 64  # tiles; with fewer most of a GPU, of some hundred multiprocessors, would have nothing to do
 _MANY = 2048  # pixels; with fewer too few parts of d weight
-_PARTS = 512  # blocks that share out d weight: enough for a GPU, and a number that does not depend on which
+_PARTS = 512  # blocks that share out d weight, or d bias: enough for a GPU, and a number that does not depend on which
+_PIXELS_OF_PART = 2**14  # that a block adds up for d bias: 64 for each thread
 _MOST_BLOCKS = 2**20  # of a launch with a block for each tap; they stride over what is more
 
 
@@ -81,8 +82,7 @@ def backward(
     if needs_grad[1]:
         dw = _grad_weight(g, x, weight, geometry, tuned)
     if any(needs_grad[2:]):
-        db = library.empty(len(weight), x.dtype)
-        launch(__package__, "conv2d_grad_bias", db.size, db, g, *g.shape, blocks=db.size, threads=_threads(g))
+        db = _grad_bias(g)
     return dx, dw, db
 
 
@@ -136,6 +136,19 @@ def _grad_weight(g: Array, x: Array, weight: Array, geometry: tuple[int, ...], t
     launch(__package__, tile.kernel, parts.size, *arguments, blocks=blocks, threads=tile.threads)
     launch(__package__, "conv2d_add_parts", dw.size, dw, parts, count, np.int64(dw.size))
     return dw
+
+
+def _grad_bias(g: Array) -> Array:
+    library, channels = array_module(g), g.shape[1]
+    # How many parts depends on the sizes alone, so that the sums have one order.
+    count = max(1, min(_pixels(g) // _PIXELS_OF_PART, _PARTS // channels))
+    parts, blocks = library.empty((count, channels), g.dtype), (channels, count)
+    launch(__package__, "conv2d_grad_bias", channels, parts, g, *g.shape, blocks=blocks, threads=_threads(g))
+    if count == 1:
+        return parts[0]
+    db = library.empty(channels, g.dtype)
+    launch(__package__, "conv2d_add_parts", channels, db, parts, count, np.int64(channels))
+    return db
 
 
 def _count(tile: _Tile, channels: int, width: int) -> int:
