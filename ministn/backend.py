@@ -87,7 +87,7 @@ def cupy_with_gpu() -> Any:
     Raises
     ------
     DeviceError
-        If it is missing, cannot be loaded, or finds no GPU.
+        If it is missing, cannot be loaded, finds no GPU, or cannot compute on the one it finds.
     """
     try:
         import cupy
@@ -107,6 +107,14 @@ def _check_gpu(cupy: Any) -> None:
         reason = _first_line(error)
     if reason:
         raise DeviceError(f"CuPy finds no GPU ({reason}); see python -m ministn doctor")
+    try:  # to compile a kernel, and to multiply matrices: CuPy is installed and imported without what it needs for them
+        ones = cupy.ones((2, 2), np.float32)
+        cupy.matmul(ones, ones)
+    except Exception as error:
+        raise DeviceError(
+            f"CuPy finds a GPU but cannot compute on it ({_first_line(error)}): it needs CUDA's libraries NVRTC and "
+            'cuBLAS, which come with pip install "ministn[gpu-cuda12]" (or gpu-cuda13)'
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -27,7 +27,7 @@ def cupy_that_finds(count_devices):
 
 
 def raising(error: Exception):
-    def function():
+    def function(*arguments):
         raise error
 
     return function
@@ -87,6 +87,17 @@ def test_without_a_gpu_the_error_gives_the_reason(monkeypatch, count_devices, re
             backend.to_device(np.zeros(2), "gpu")
     with pytest.raises(ministn.DeviceError, match="CuPy finds no GPU"):
         backend.gpu_name()
+
+
+def test_a_gpu_without_cudas_libraries_is_none(monkeypatch):
+    """CuPy's own packages hold neither the compiler nor cuBLAS, and it says so only when it needs them."""
+    cupy = cupy_that_finds(lambda: 1)
+    cupy.ones = raising(RuntimeError("CuPy failed to load libnvrtc.so.12: OSError: cannot open\n\nand much advice"))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    with pytest.raises(
+        ministn.DeviceError, match=r"cannot compute on it \(CuPy failed to load libnvrtc[^\n]*pip install"
+    ):
+        backend.to_device(np.zeros(2), "gpu")
 
 
 @pytest.mark.parametrize("device", ["cuda", "GPU", None, 0])
