@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.resources
+import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -66,7 +67,7 @@ def launch(
     dtype = _common_dtype(kernel, arguments)
     library = next(array_module(value) for value in arguments if is_array(value))
     if blocks is None:
-        blocks = min(-(-count // _product(threads)), _MOST_BLOCKS)
+        blocks = min(-(-count // math.prod(_as_tuple(threads))), _MOST_BLOCKS)
     function = _function(library, package, dtype, kernel)
     values = tuple([_argument(kernel, value, dtype) for value in arguments])
     function(_as_tuple(blocks), _as_tuple(threads), values, shared_mem=shared)
@@ -77,7 +78,7 @@ def on_device(library: Any, make: Callable[..., np.ndarray], *arguments: Any) ->
     return _sent(library, make, arguments)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.cache  # without a limit: a recorded graph reads from it for ever
 def _sent(library: Any, make: Callable[..., np.ndarray], arguments: tuple[Any, ...]) -> Array:
     return library.asarray(make(*arguments))
 
@@ -127,6 +128,18 @@ def before_each_run(work: Callable[[], None]) -> None:
         _anew.append(work)
 
 
+def room_for_each_run(library: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """A new array for what `before_each_run` fills.
+
+    A recording takes its memory from a pool, which may give an array that of an earlier one: the graph would write the
+    earlier one over what was there before the run. So this comes from no pool.
+    """
+    if _anew is None:
+        return library.empty(shape, dtype)
+    with library.cuda.using_allocator(None):
+        return library.empty(shape, dtype)
+
+
 def source(package: str) -> str:
     """``cuda.cu`` of a family as it is compiled: with the text of `cuda.cuh`, ... in place of each #include.
 
@@ -169,7 +182,7 @@ def _argument(kernel: str, value: Any, dtype: np.dtype[Any]) -> Any:
         if not -(2**31) <= value < 2**31:
             raise OverflowError(f"{kernel}: {value} does not fit in an int; pass np.int64 where the kernel has index_t")
         return np.int32(value)
-    if type(value) is float:
+    if isinstance(value, float):  # np.float64 is one, too: a kernel would read half of its bytes as a float
         return dtype.type(value)
     if is_array(value) and not value.flags.c_contiguous:
         raise ValueError(f"{kernel}: expected C-contiguous arrays, got strides {value.strides} of shape {value.shape}")
@@ -178,7 +191,3 @@ def _argument(kernel: str, value: Any, dtype: np.dtype[Any]) -> Any:
 
 def _as_tuple(value: int | tuple[int, ...]) -> tuple[int, ...]:
     return value if isinstance(value, tuple) else (value,)
-
-
-def _product(value: int | tuple[int, ...]) -> int:
-    return int(np.prod(value))

@@ -171,6 +171,22 @@ def test_optimiser(library, name, devices, dtype):
             same(np.asarray(value), np.asarray(expected_state["state"][index][slot]), dtype)
 
 
+@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("rate", [1, np.float64(0.25), np.float32(0.25)])
+def test_a_learning_rate_may_be_any_number(library, name, rate):
+    """As somebody may set it between two steps; a kernel would take its bytes for those of a float."""
+    results = {}
+    for device in ("cpu", "gpu"):
+        weight = nn.Parameter(Tensor(np.array([1.0, -2.0], np.float32)).to(device).data)
+        optimizer = OPTIMISERS[name]([weight])
+        optimizer.param_groups[0]["lr"] = rate
+        for _ in range(2):
+            weight.grad = Tensor(weight.data * 0.5)
+            optimizer.step()
+        results[device] = weight.detach().numpy()
+    same(results["gpu"], results["cpu"], np.float32)
+
+
 def test_an_optimiser_loads_its_state_onto_the_device_of_the_parameters(library):
     for name in ("AdamW", "SGD with Nesterov's momentum"):
         state = moved(name, ["cpu"], np.float32)[1]

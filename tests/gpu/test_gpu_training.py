@@ -217,6 +217,26 @@ def test_a_recording_ends_with_what_it_was_made_of(library, digits):
     assert trainer.read_metrics().as_dict() == plain.read_metrics().as_dict()
 
 
+def test_a_recorded_mask_has_memory_of_its_own(cupy, digits):
+    """A mask is drawn before the graph runs: an array that is gone by then must not have been where the mask is."""
+
+    class WithSomethingPassing(Dense):
+        def forward(self, x):
+            hidden = F.relu(self.fc1(F.flatten(x, 1)))
+            passing = hidden.data + 1  # of the mask's size
+            del passing
+            return F.log_softmax(self.fc2(self.dropout(hidden)), dim=1)
+
+    trainers = [make_trainer("gpu", digits, model=WithSomethingPassing, capture=capture) for capture in (True, False)]
+    for trainer in trainers:
+        ministn.manual_seed(3)
+        with _cuda.recordable():
+            for batch in trainer.train_loader.batches():
+                trainer.train_step(*batch)
+    recorded, plain = (trainer.read_metrics().as_dict() for trainer in trainers)
+    assert recorded == plain
+
+
 def test_a_model_that_cannot_be_recorded_says_why(cupy, digits):
     class Reads(Dense):
         def forward(self, x):

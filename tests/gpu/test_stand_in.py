@@ -336,6 +336,27 @@ def test_a_graph_whose_memory_was_given_back(cupy, x):
         graph.launch()
 
 
+def test_memory_of_a_graph_that_another_array_had_before(cupy, x):
+    """What is written there between two launches, the work on the earlier array overwrites; not so without a pool."""
+    pool, kept = cupy.cuda.MemoryPool(), []
+
+    def work(x):
+        passing = x + 1
+        del passing
+        kept.append(cupy.empty_like(x))
+        with cupy.cuda.using_allocator(None):
+            kept.append(cupy.empty_like(x))
+        return kept[0] * 2, kept[1] * 2
+
+    with cupy.cuda.using_allocator(pool.malloc):
+        graph, (from_pool, from_none) = recorded(cupy, work, x)
+    for array in kept:
+        array[...] = 3
+    graph.launch()
+    assert np.isnan(from_pool.get()).all()
+    assert (from_none.get() == 6).all()
+
+
 def test_a_graph_whose_pool_is_gone(cupy, x):
     with cupy.cuda.using_allocator(cupy.cuda.MemoryPool().malloc):
         graph, _ = recorded(cupy, lambda x: x * 2 + 1, x)
@@ -424,6 +445,8 @@ def test_launch_through_the_stand_in(cupy):
     assert (grid.get() == 0).all()
     _cuda.launch("ministn.kernels.affine_grid", "affine_grid_forward", 0, grid, theta, x, y, 1, 3, 2)
     assert cupy._stand_in.counts["kernel"] == 1
+    for number in (0.5, np.float64(0.5)):
+        assert _cuda._argument("kernel", number, np.dtype(np.float32)).dtype == np.float32
 
 
 @pytest.fixture

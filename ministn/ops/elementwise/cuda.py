@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ministn.backend import Array, array_module
-from ministn.kernels._cuda import before_each_run, launch
+from ministn.kernels._cuda import before_each_run, launch, room_for_each_run
 from ministn.ops.elementwise import reference
 
 _WORD = 2**64
@@ -56,14 +56,16 @@ def add_scaled_(x: Array, factor: float, y: Array) -> None:
     """As `reference.add_scaled_`."""
     if not x.flags.c_contiguous:
         return reference.add_scaled_(x, factor, y)
-    launch(__package__, "add_scaled", x.size, x, factor, array_module(y).ascontiguousarray(y), np.int64(x.size))
+    launch(__package__, "add_scaled", x.size, x, float(factor), array_module(y).ascontiguousarray(y), np.int64(x.size))
 
 
 def scale_and_add_(x: Array, factor: float, y: Array) -> None:
     """As `reference.scale_and_add_`."""
     if not x.flags.c_contiguous:
         return reference.scale_and_add_(x, factor, y)
-    launch(__package__, "scale_and_add", x.size, x, factor, array_module(y).ascontiguousarray(y), np.int64(x.size))
+    launch(
+        __package__, "scale_and_add", x.size, x, float(factor), array_module(y).ascontiguousarray(y), np.int64(x.size)
+    )
 
 
 def adam_(
@@ -81,15 +83,15 @@ def adam_(
     """As `reference.adam_`."""
     if not (w.flags.c_contiguous and m.flags.c_contiguous and v.flags.c_contiguous):
         return reference.adam_(w, m, v, g, beta1, beta2, rate, scale, eps, decay)
-    numbers = 1 - beta1, beta2, 1 - beta2, rate, scale, eps, decay
+    numbers = [float(number) for number in (1 - beta1, beta2, 1 - beta2, rate, scale, eps, decay)]
     launch(__package__, "adam", w.size, w, m, v, array_module(g).ascontiguousarray(g), *numbers, np.int64(w.size))
 
 
 def random_mask(generator: np.random.Generator, shape: tuple[int, ...], p: float, factor: float, like: Array) -> Array:
     """As `reference.random_mask`: the device draws what the generator would, which is then moved past it."""
-    mask = array_module(like).empty(shape, like.dtype)
     if not isinstance(generator.bit_generator, np.random.PCG64):
         return reference.random_mask(generator, shape, p, factor, like)
+    mask = room_for_each_run(array_module(like), shape, like.dtype)
     before_each_run(functools.partial(_draw, mask, generator, p, factor))
     return mask
 

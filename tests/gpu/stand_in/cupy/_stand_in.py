@@ -25,11 +25,17 @@ _GUARD = 512  # bytes of no array before and after every array
 class Memory:
     """A piece of device memory: all arrays that look at it share this, and it dies with the last of them."""
 
-    __slots__ = ("__weakref__", "_around", "graph", "pool")
+    __slots__ = ("__weakref__", "_around", "bytes", "graph", "may_be_reused", "pool")
 
     def __init__(self) -> None:
         self.pool = weakref.ref(pools[-1])
+        self.may_be_reused = pools[-1].has_free_memory  # what this has may have been an earlier array's
         self.graph = None if capture is None else weakref.ref(capture)  # during whose capture it was allocated
+
+    def __del__(self) -> None:
+        pool = self.pool()
+        if pool is not None and pool is not no_pool:
+            pool.has_free_memory = True
 
     def allocate(self, size: int) -> np.ndarray:
         """`size` bytes, aligned, between others that a kernel leaving its array would read as NaN, and must not write.
@@ -38,11 +44,13 @@ class Memory:
         """
         if os.environ.get("MINISTN_EMULATOR_SANITIZER") == "address":
             self._around: tuple[np.ndarray, ...] = ()
-            return np.empty(size, np.uint8)
+            self.bytes = np.empty(size, np.uint8)
+            return self.bytes
         block = np.full(_ALIGNMENT + _GUARD + size + _GUARD, 0xFF, np.uint8)
         start = _GUARD + -(block.ctypes.data + _GUARD) % _ALIGNMENT
         self._around = block[:start], block[start + size :]
-        return block[start : start + size]
+        self.bytes = block[start : start + size]
+        return self.bytes
 
     def was_left(self) -> bool:
         """Whether something was written before or after it."""
@@ -52,11 +60,14 @@ class Memory:
 class MemoryPool:
     """Freed memory, kept to be given out again. The stand-in reuses none; it only knows what belongs to which pool."""
 
+    has_free_memory = False
+
     def malloc(self, size: int) -> Any:
         raise NotImplementedError("stand-in: pass pool.malloc to cupy.cuda.using_allocator; it is not for calling")
 
 
 default_pool = MemoryPool()
+no_pool = MemoryPool()  # stands for none: each array has memory of its own, which is given back with it
 pools = [default_pool]  # the last one serves new arrays
 
 
@@ -76,7 +87,8 @@ class Graph:
         self._work.append(work)
         for memory in memories:
             # What was allocated during the capture, from a pool of the graph's own, nobody else will get.
-            is_own = memory.graph is not None and memory.graph() is self and memory.pool() is not default_pool
+            is_own = memory.graph is not None and memory.graph() is self
+            is_own = is_own and memory.pool() not in (default_pool, no_pool)
             self._memories[weakref.ref(memory)] = memory.pool if is_own else None
 
     def launch(self, stream: Any = None) -> None:
@@ -87,6 +99,8 @@ class Graph:
                     "stand-in: this graph uses memory that was freed since: on a GPU it would overwrite other arrays. "
                     "Keep its arrays, or capture under cupy.cuda.using_allocator(pool.malloc) and keep the pool"
                 )
+            if pool is not None and memory() is not None and memory().may_be_reused:
+                memory().bytes.fill(0xFF)  # by the work on the array that had the same memory earlier in the capture
         counts["graph"] += 1
         for work in list(self._work):
             submit(work, [])

@@ -119,8 +119,8 @@ def is_available() -> bool:
 
 @contextlib.contextmanager
 def using_allocator(allocator: Callable[[int], Any] | None = None) -> Iterator[None]:
-    """New arrays come from the pool whose `malloc` is given."""
-    pool = getattr(allocator, "__self__", None)
+    """New arrays come from the pool whose `malloc` is given, or from none."""
+    pool = _stand_in.no_pool if allocator is None else getattr(allocator, "__self__", None)
     if not isinstance(pool, MemoryPool):
         raise NotImplementedError("stand-in: using_allocator takes the malloc of a MemoryPool")
     _stand_in.pools.append(pool)
