@@ -217,7 +217,7 @@ def test_a_recording_ends_with_what_it_was_made_of(library, digits):
     assert trainer.read_metrics().as_dict() == plain.read_metrics().as_dict()
 
 
-def test_a_recorded_mask_has_memory_of_its_own(cupy, digits):
+def test_a_recorded_mask_has_memory_of_its_own(library, digits):
     """A mask is drawn before the graph runs: an array that is gone by then must not have been where the mask is."""
 
     class WithSomethingPassing(Dense):
