@@ -147,6 +147,8 @@ def _there(folder: Path, name: str) -> bool:
 
 
 def _gpu() -> Iterator[Finding]:
+    from ministn.backend import DeviceError, cupy_with_gpu
+
     driver = _driver_version()
     if driver is None:
         yield Finding("NVIDIA driver", "none", "for --device gpu only: needs an NVIDIA GPU and its driver")
@@ -172,6 +174,10 @@ def _gpu() -> Iterator[Finding]:
         name, memory = properties["name"].decode(), properties["totalGlobalMem"] / 2**30
         capability = f"{properties['major']}.{properties['minor']}"
         yield Finding("GPU", f"{number}: {name}, {memory:.0f} GiB, compute capability {capability}")
+    try:
+        cupy_with_gpu()
+    except DeviceError as error:
+        yield Finding("CUDA libraries", "not all that CuPy needs", str(error))
 
 
 def _driver_version() -> int | None:

@@ -2,8 +2,9 @@
 
 import subprocess
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 
 from ministn import doctor
@@ -72,7 +73,7 @@ class NoDeviceError(RuntimeError):
     pass
 
 
-def cupy_with(monkeypatch, devices, built_for=13000):
+def cupy_with(monkeypatch, devices, built_for=13000, ones=lambda *arguments: None):
     """Let `import cupy` find a module with these devices."""
 
     def device_count():
@@ -86,7 +87,9 @@ def cupy_with(monkeypatch, devices, built_for=13000):
         getDeviceProperties=lambda number: devices[number],
         CUDARuntimeError=NoDeviceError,
     )
-    cupy = SimpleNamespace(__version__="14.2.0", cuda=SimpleNamespace(runtime=runtime), __spec__=None)
+    cupy = ModuleType("cupy")
+    cupy.__version__, cupy.cuda, cupy.ndarray = "14.2.0", SimpleNamespace(runtime=runtime), np.ndarray
+    cupy.ones, cupy.matmul = ones, lambda a, b: None
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: object())
 
@@ -97,6 +100,18 @@ def test_devices_are_listed(monkeypatch):
     cupy_with(monkeypatch, [card])
     assert found("CuPy") == doctor.Finding("CuPy", "14.2.0, for CUDA 13.0")
     assert found("GPU") == doctor.Finding("GPU", "0: NVIDIA H100, 80 GiB, compute capability 9.0")
+    assert "CUDA libraries" not in [finding.what for finding in doctor.examine()]
+
+
+def test_a_device_without_the_compiler(monkeypatch):
+    def ones(shape, dtype):
+        raise RuntimeError("CuPy failed to load libnvrtc.so.13: OSError: cannot open shared object file")
+
+    cupy_with(monkeypatch, [{"name": b"NVIDIA H100", "totalGlobalMem": 80 * 2**30, "major": 9, "minor": 0}], ones=ones)
+    finding = found("CUDA libraries")
+    assert "libnvrtc.so.13" in finding.advice
+    assert "ministn[gpu-cuda12]" in finding.advice
+    assert not finding.fatal
 
 
 def test_cupy_without_a_device_and_newer_than_the_driver(monkeypatch):

@@ -52,7 +52,7 @@ class AddCoordinates(Module):
         return f"radius={self.radius}"
 
 
-@functools.lru_cache(maxsize=16)
+@functools.cache  # without a limit: a recorded step on the GPU reads from it for ever
 def _coordinates(xp: Any, height: int, width: int, radius: bool, dtype: Any) -> Any:
     """The channels (x, y) or (x, y, r) of every image of this size, in an array of `xp`: to read, not to write."""
     channels = np.empty((3 if radius else 2, height, width), dtype=dtype)
