@@ -58,21 +58,24 @@ def run(sanitizer: str, command: Sequence[str], capture: bool = True, **environm
 
 
 def _environment(sanitizer: str, log: Path) -> dict[str, str]:
-    library = _LIBRARIES[sanitizer]
-    path = subprocess.run(
-        [find_compiler(), f"-print-file-name={library}"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    if path == library:
-        raise FileNotFoundError(f"the compiler has no {library}")
     return {
         "MINISTN_EMULATOR_SANITIZER": sanitizer,
-        "LD_PRELOAD": path,
-        # Python itself leaks, and allocates so much that a program that fails tests for it must get null, not an end.
+        # The second, because a sanitizer looks at its start for what throws C++ exceptions: Python alone has none.
+        "LD_PRELOAD": f"{_library_path(_LIBRARIES[sanitizer])} {_library_path('libstdc++.so.6')}",
+        # Python leaks on purpose. Who asks for more memory than there is gets none, as usual, and is not ended.
         "ASAN_OPTIONS": f"detect_leaks=0:allocator_may_return_null=1:log_path={log}",
         "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={log}",
         # Only kernels are built for it: of how threads of other libraries wait for each other it sees too little.
         "TSAN_OPTIONS": f"ignore_noninstrumented_modules=1:exitcode=66:log_path={log}",
     }
+
+
+def _library_path(name: str) -> str:
+    command = [find_compiler(), f"-print-file-name={name}"]
+    path = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    if path == name:
+        raise FileNotFoundError(f"the compiler has no {name}")
+    return path
 
 
 def _fixed_addresses() -> None:
