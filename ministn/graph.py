@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from ministn import random
 from ministn.autodiff import Tensor
-from ministn.backend import Array, array_module
+from ministn.backend import Array, array_module, deterministic
 from ministn.kernels import _cuda
 
 Computation = Callable[[Tensor, Array], tuple[Tensor, ...]]
@@ -37,7 +37,7 @@ class RecordedComputation:
     def __init__(self, compute: Computation, tensors: Sequence[Tensor], images: Tensor, labels: Array) -> None:
         cupy = array_module(images.data)
         self._tensors, self._state = tensors, [(tensor.data, tensor.requires_grad) for tensor in tensors]
-        self._generator = random.generator()
+        self._generator, self._deterministic = random.generator(), deterministic()
         self._images, self._labels = images.data.copy(), labels.copy()
         # Memory that nobody else is given: the graph writes to it long after the arrays of its recording are gone.
         self._pool, stream = cupy.cuda.MemoryPool(), cupy.cuda.Stream(non_blocking=True)
@@ -53,10 +53,10 @@ class RecordedComputation:
         self._gradients = [tensor.grad for tensor in tensors]
 
     def is_valid(self) -> bool:
-        """Whether the tensors and the random generator are still those of the recording."""
+        """Whether the tensors, the random generator and the choice of kernels are still those of the recording."""
         pairs = zip(self._tensors, self._state, strict=True)
         same = all(tensor.data is data and tensor.requires_grad is grad for tensor, (data, grad) in pairs)
-        return same and random.generator() is self._generator
+        return same and random.generator() is self._generator and deterministic() == self._deterministic
 
     def run(self, images: Tensor, labels: Array) -> tuple[Tensor, ...]:
         """Compute with this batch. The Tensors that are returned, and the gradients, are the same ones each time."""

@@ -17,9 +17,16 @@ def as_operand(value: Any, like: Tensor) -> Tensor:
     if isinstance(value, (bool, int, float, np.bool_, np.integer)):
         fits = like.dtype.kind == "f" or (like.dtype.kind in "iu" and not isinstance(value, float))
         dtype = like.dtype if fits else "float32" if isinstance(value, float) else np.asarray(value).dtype
-        xp = array_module(like.data)  # on the GPU the number is written by a kernel: no array is sent for it
-        return Tensor(np.asarray(value, dtype) if xp is np else xp.full((), value, dtype))
+        return _number(value, dtype, like)
+    if isinstance(value, np.floating):  # NumPy's own, unlike Python's, have a dtype to be kept
+        return _number(value, value.dtype, like)
     return Tensor(value)
+
+
+def _number(value: Any, dtype: Any, like: Tensor) -> Tensor:
+    """A number where `like` is. On the GPU a kernel writes it: no array is sent for it."""
+    xp = array_module(like.data)
+    return Tensor(np.asarray(value, dtype) if xp is np else xp.full((), value, dtype))
 
 
 def in_floating_point(x: Tensor) -> Tensor:

@@ -263,6 +263,14 @@ def test_clipping_reads_the_norm_once(cupy):
         same(gpu, cpu, np.float32)
 
 
+@pytest.mark.parametrize("number", [2, 2.0, np.float32(2), np.int64(2)])
+def test_numbers_beside_tensors(number, library):
+    x = Tensor(np.array([1.0, -3.0], np.float32)).to("gpu")
+    for result in (x * number, number * x):
+        assert (result.device, result.dtype) == ("gpu", np.float32)
+        np.testing.assert_array_equal(result.numpy(), [2, -6])
+
+
 def test_comparisons_and_argmax(library):
     array = np.array([[1.0, 5.0, 2.0], [4.0, 0.0, 3.0]], np.float32)
     x = Tensor(array).to("gpu")
