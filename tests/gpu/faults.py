@@ -23,7 +23,6 @@ import ministn.backend
 from ministn.kernels import _cuda
 
 EMULATOR = "emulator"  # wrong values, or an error of the emulator
-ORDERS = "thread orders"  # right in one order of threads, wrong in another
 ONE_BLOCK = "one block"  # the emulator again, with a grid of one block
 LARGE = "large arrays"  # the emulator again, with more than 2^31 elements
 ADDRESS = "AddressSanitizer"

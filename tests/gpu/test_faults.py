@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 
 import cuda_emulator
 import faults
@@ -106,3 +107,8 @@ SLOW = (faults.ADDRESS, faults.THREAD)  # a process and a build of the kernels f
 def test_fault_is_caught_by_its_rung(fault):
     message = RUNGS[fault.rung](fault)
     assert re.search(fault.says, message), message
+
+
+def test_the_documentation_lists_them():
+    document = Path(faults.__file__).parents[2] / "docs" / "gpu.md"
+    assert faults.table() in document.read_text()
