@@ -56,6 +56,8 @@ def test_look_up_and_its_adjoint(name, label_dtype):
     with kernels(name):
         picked = loops().picked(table, labels)
         placed = loops().placed(values, labels, (6, 4))
+        ones = loops().placed(np.array(1.0), labels, (6, 4))
+    np.testing.assert_array_equal(ones, np.eye(4)[labels])
     np.testing.assert_array_equal(picked, [table[n, label] for n, label in enumerate(labels)])
     expected = np.zeros((6, 4))
     for n, label in enumerate(labels):

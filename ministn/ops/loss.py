@@ -30,8 +30,7 @@ class NLLLoss(Function):
 
     def backward(self, grad_output: Array) -> Array:
         count = grad_output.dtype.type(len(self.labels) if self.reduction == "mean" else 1)
-        values = array_module(grad_output).broadcast_to(-grad_output / count, self.shape[:1])
-        return implementation(_SOFTMAX, grad_output).placed(values, self.labels, self.shape)
+        return implementation(_SOFTMAX, grad_output).placed(-grad_output / count, self.labels, self.shape)
 
 
 class CrossEntropy(Function):

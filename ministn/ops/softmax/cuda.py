@@ -41,7 +41,8 @@ def placed(values: Array, labels: Array, shape: tuple[int, int]) -> Array:
     """As `reference.placed`; nothing for a label that is no class."""
     library, (N, K) = array_module(values), shape
     table = library.empty(shape, values.dtype)
-    values, labels = library.ascontiguousarray(values), library.ascontiguousarray(labels, np.int64)
+    values = library.ascontiguousarray(library.broadcast_to(values, (N,)))
+    labels = library.ascontiguousarray(labels, np.int64)
     launch(__package__, "placed", N * K, table, values, labels, np.int64(N), K)
     return table
 

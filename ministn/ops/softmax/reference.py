@@ -23,8 +23,8 @@ def picked(table: Array, labels: Array) -> Array:
 
 
 def placed(values: Array, labels: Array, shape: tuple[int, int]) -> Array:
-    """A table of `shape` (N, K) with the values at [n, labels[n]], else 0; N is the fastest axis, as in log_softmax."""
-    xp = array_module(values)
+    """A table of `shape` (N, K) with values[n], or the only value, at [n, labels[n]], else 0; N is its fastest axis."""
+    xp = array_module(labels)
     table = xp.zeros(shape[::-1], values.dtype).T
     table[xp.arange(len(labels)), labels] = values
     return table
