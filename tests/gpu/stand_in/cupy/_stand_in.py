@@ -29,13 +29,13 @@ class Memory:
 
     def __init__(self) -> None:
         self.pool = weakref.ref(pools[-1])
-        self.may_be_reused = pools[-1].has_free_memory  # what this has may have been an earlier array's
+        self.may_be_reused = pools[-1]._has_free_memory  # what this has may have been an earlier array's
         self.graph = None if capture is None else weakref.ref(capture)  # during whose capture it was allocated
 
     def __del__(self) -> None:
         pool = self.pool()
         if pool is not None and pool is not no_pool:
-            pool.has_free_memory = True
+            pool._has_free_memory = True
 
     def allocate(self, size: int) -> np.ndarray:
         """`size` bytes, aligned, between others that a kernel leaving its array would read as NaN, and must not write.
@@ -60,7 +60,7 @@ class Memory:
 class MemoryPool:
     """Freed memory, kept to be given out again. The stand-in reuses none; it only knows what belongs to which pool."""
 
-    has_free_memory = False
+    _has_free_memory = False
 
     def malloc(self, size: int) -> Any:
         raise NotImplementedError("stand-in: pass pool.malloc to cupy.cuda.using_allocator; it is not for calling")
