@@ -115,6 +115,39 @@ def test_diamonds_cost_one_visit_per_function():
     assert x.grad.item() == 2.0**60
 
 
+class Apart(Function):
+    """(a, b) -> a + b, with gradients that are arrays of their own."""
+
+    new_gradients = True
+
+    def forward(self, a, b):
+        return a + b
+
+    def backward(self, grad_output):
+        self.made.extend((grad_output.copy(), grad_output.copy()))
+        return tuple(self.made[-2:])
+
+
+def test_leaves_take_over_new_gradients_and_only_those():
+    made = Apart.made = []
+    a, b, c = leaf([1.0]), leaf([2.0]), leaf([3.0])
+    inner = Apart.apply(a, b)
+    inner.retain_grad()
+    Apart.apply(inner, c).backward(np.ones(1))
+    assert c.grad.data is made[1]  # without a copy
+    assert a.grad.data is made[2]
+    assert b.grad.data is made[3]
+    assert inner.grad.data is not made[0]  # which went on to the next function
+    Apart.apply(a, a).backward(np.ones(1))  # added to what is there
+    np.testing.assert_array_equal(a.grad.data, [3])
+    np.testing.assert_array_equal(made[2], [1])
+    d, e = leaf([1.0]), leaf([1.0])
+    seed = np.ones(1)
+    (Apart.apply(d, e) + d).backward(seed)  # Add hands the seed itself to d first
+    d.grad.data *= 10
+    np.testing.assert_array_equal([d.grad.data[0], e.grad.data[0], seed[0]], [20, 1, 1])
+
+
 def test_gradient_accumulates_until_it_is_reset():
     x = leaf([1.0, 2.0])
     (x * 3).sum().backward()

@@ -56,7 +56,12 @@ class Function:
         For each input, whether `backward` must compute its gradient; it may return None for the others.
     number : int
         Larger than that of every Function called before.
+    new_gradients : bool
+        Of a subclass: whether `backward` makes each gradient anew and keeps none, so that a leaf may have it without
+        a copy.
     """
+
+    new_gradients = False
 
     inputs: tuple[Tensor, ...]
     needs_grad: tuple[bool, ...]

@@ -159,6 +159,7 @@ class Tensor:
         _check_gradient("backward()", seed, self)
 
         gradients: dict[int, Array] = {id(self): seed}  # so far, of each tensor that still waits for its turn
+        unshared: set[int] = set()  # tensors whose gradient is an array that nothing else refers to
         waiting = [_turn(self)]
         while waiting:
             tensor = heapq.heappop(waiting)[-1]
@@ -166,8 +167,12 @@ class Tensor:
             gradient = np.asarray(gradient) if isinstance(gradient, np.generic) else gradient
             function = tensor.creator
             if function is None or tensor._retains_grad:
-                # A copy, since other branches of the graph, and other leaves, may hold the same array.
-                tensor.grad = Tensor(gradient.copy("K") if tensor.grad is None else tensor.grad.data + gradient)
+                # A copy, where other branches of the graph, and other leaves, may hold the same array.
+                if tensor.grad is not None:
+                    own = tensor.grad.data + gradient
+                else:
+                    own = gradient if function is None and id(tensor) in unshared else gradient.copy("K")
+                tensor.grad = Tensor(own)
             if function is None:
                 continue
             for parent, grad in zip(function.inputs, function.input_gradients(gradient), strict=True):
@@ -177,6 +182,8 @@ class Tensor:
                 seen = gradients.get(id(parent))
                 if seen is None:
                     heapq.heappush(waiting, _turn(parent))
+                if seen is not None or function.new_gradients:
+                    unshared.add(id(parent))
                 gradients[id(parent)] = grad if seen is None else seen + grad
             if not retain_graph:
                 function.release()

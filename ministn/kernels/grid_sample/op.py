@@ -8,6 +8,8 @@ from ministn.kernels._checks import check_choice, check_size, check_tensor
 
 
 class GridSample(Function):
+    new_gradients = True
+
     def __init__(self, mode: str, padding_mode: str, align_corners: bool) -> None:
         self.options = mode, padding_mode, align_corners
 
