@@ -8,9 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from ministn.kernels.compiled import compiled
+from ministn.kernels.simd import Size, load, load_rows, register_size, store, transposed
 
 LANES = 16  # samples in a vector
-BLOCK = 256  # samples that are placed at a time
+_SIZE = Size(LANES)
+BLOCK = 1024  # samples that are placed at a time
 PART = 1024  # samples of an output that are made together
 
 
@@ -31,6 +33,60 @@ def part_of(part, output):
     """The image, the first sample and the number of samples of a part."""
     start = part % parts_of(output) * PART
     return part // parts_of(output), start, min(PART, output.shape[2] - start)
+
+
+@compiled
+def images_as_rows(x, batch_last, n):
+    """Image n and those behind it, up to 16: (rows, first), of which rows[i] is image first + i.
+
+    x has images as rows, or, if `batch_last`, as columns, at least 16: then some are turned here, by the thread that
+    needs them, which is cheaper than to turn all of them beforehand. Images have at least 16 numbers, too.
+    """
+    if not batch_last:
+        return x, 0
+    K, N, size = x.shape[0], x.shape[1], register_size(x)
+    rows, first = np.empty((LANES, K), x.dtype), min(n, N - LANES)
+    for start in range(0, K, len(size)):
+        k = min(start, K - len(size))  # the last tile reaches back to end where the image ends
+        for b in range(0, LANES, len(size)):
+            tile = load_rows(size, size, x, k * N + first + b, N)
+            store(transposed(tile), len(size), 0, rows, b * K + k, K)
+    return rows, first
+
+
+@compiled
+def fill_frame(framed, image, H, W, T, padding):
+    """Copy the image into the frame, which holds zeros. In some cases the border goes there, too."""
+    width, repeats = W + 2 * T, repeats_border(T, padding)
+    for h in range(-T if repeats else 0, H + T if repeats else H):
+        source, row = image[min(max(h, 0), H - 1) * W :], framed[(h + T) * width + T :]
+        copy_row(row, 0, source, 0, W)
+        if repeats:
+            left, right = framed[(h + T) * width :], row[W:]
+            for w in range(T):
+                left[w], right[w] = source[0], source[W - 1]
+
+
+@compiled
+def framed_image(framed, images, n, own, H, W, taps, padding):
+    """The channels of image n with frames: they are there already, or are made from a row of `images`."""
+    if len(framed):
+        return framed[n]
+    for c in range(len(own)):
+        fill_frame(own[c], images[c * H * W :], H, W, len(taps), padding)
+    return own
+
+
+@compiled
+def room_for_frames(framed):
+    """Room for the frames of an image, if they are not there already."""
+    return np.zeros((0 if len(framed) else framed.shape[1], framed.shape[2]), framed.dtype)
+
+
+@compiled
+def repeats_border(T, padding):
+    """Whether they may be moved to the border because the frame repeats it."""
+    return T == 4 and padding == 1
 
 
 @compiled
@@ -67,6 +123,17 @@ def copy(target, source, count):
 
 
 @compiled
+def copy_row(target, t, source, s, count):
+    """target[t + i] = source[s + i] for i < count: of a short row, such as an image's, faster than a loop over it."""
+    if count < LANES:
+        for i in range(count):
+            target[t + i] = source[s + i]
+    for start in range(0, count if count >= LANES else 0, LANES):
+        i = min(start, count - LANES)  # the last vector reaches back to end where the row ends
+        store(load(_SIZE, source, s + i), 1, 0, target, t + i, 0)
+
+
+@compiled
 def place_taps(m, k, start, work, axis, room, size, stride, taps, run, padding, align_corners, slopes):
     """The taps along an axis of a block of samples from `start` on, whose normalised positions are work[axis].
 
@@ -77,11 +144,15 @@ def place_taps(m, k, start, work, axis, room, size, stride, taps, run, padding, 
     scale = to_pixels(x, size, align_corners)
     if T == 2:  # bilinear. At a whole x the cell to the right counts, and its slope
         left, right, left_slope, right_slope = k[0, 0, start:], k[0, 1, start:], k[1, 0, start:], k[1, 1, start:]
-        pad(x, slope, size, padding, align_corners)
+        if slopes or padding != 0:
+            pad(x, slope, size, padding, align_corners)
+        before, after, corner = k.dtype.type(-T), k.dtype.type(size), m[0, start:]
+        frame, step = m.dtype.type(T), m.dtype.type(stride)
         for s in range(room):
-            first[s] = np.floor(x[s])
-            t = x[s] - np.floor(x[s])
-            left[s], right[s] = one - t, t
+            cell = np.floor(x[s])
+            left[s], right[s] = one - (x[s] - cell), x[s] - cell
+            cell = cell if cell > before else before
+            corner[s] = (m.dtype.type(cell if cell < after else after) + frame) * step
         for s in range(room if slopes else 0):
             left_slope[s], right_slope[s] = -slope[s] * scale, slope[s] * scale
     else:  # bicubic
@@ -99,7 +170,7 @@ def place_taps(m, k, start, work, axis, room, size, stride, taps, run, padding, 
                 x[s] = first[s] + k.dtype.type(u)
             pad(x, slope, size, padding, align_corners)
             _index(m[u, start:], x, size, stride, T)
-    else:
+    elif T > 2:
         _index(m[0, start:], first, size, stride, T)
 
 

@@ -468,6 +468,31 @@ def test_any_memory_order_gives_the_same_bits(name):
             np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("mode", "padding_mode"), [("bilinear", "zeros"), ("nearest", "border"), ("bicubic", "border")]
+)
+def test_small_images_are_turned_where_they_are_sampled(dtype, mode, padding_mode):
+    """Batch-last memory: batches that fill no vector, images that fill no tile, and an output of several parts; and
+    images, or gradients, that are too large or too few to be turned there."""
+    random = np.random.default_rng(13)
+    for shape, out in [
+        ((16, 1, 4, 4), (4, 4)),
+        ((37, 2, 3, 7), (5, 6)),
+        ((70, 1, 5, 20), (3, 1)),
+        ((17, 1, 5, 6), (41, 53)),
+        ((18, 1, 70, 60), (6, 4)),
+        ((5, 1, 6, 6), (6, 6)),
+    ]:
+        image, weights = random.normal(size=shape).astype(dtype), random.normal(size=(*shape[:2], *out)).astype(dtype)
+        grid = random.uniform(-1.3, 1.3, size=(shape[0], *out, 2)).astype(dtype)
+        expected = sample(image, grid, mode, padding_mode, False, weights)
+        turned = [np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 0, -1)), -1, 0) for x in (image, weights)]
+        got = sample(turned[0], grid, mode, padding_mode, False, turned[1])
+        for name, ours, wanted in zip(("output", "d input", "d grid"), got, expected, strict=True):
+            np.testing.assert_array_equal(ours, wanted, err_msg=f"{name} {shape}")
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_bits_do_not_depend_on_threads(mode, more_threads_than_one):
     """More samples than one parallel iteration takes, and a last block that is not full."""

@@ -2,8 +2,8 @@
 
 Along each axis a sample at x has T taps: pixel indices m, weights k(x - m), and their slopes per unit of the grid.
 `_place` finds them for many samples, as vectors. Then, for each channel, the pixels near 16 samples at a time are
-fetched, and again all is done for the 16 at once. Forward: one parallel iteration makes a part of an image. Backward:
-one owns an image, because samples of the same image add to the same input pixels.
+fetched, and again all is done for the 16 at once. Forward: one parallel iteration makes a part of an image, or, of
+small ones, some images. Backward: one owns some images, because samples of the same image add to the same input pixels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,26 @@ import numpy as np
 from ministn.kernels._layout import nchw
 from ministn.kernels.compiled import compiled, parallel_for
 from ministn.kernels.grid_sample import cpu_nearest
-from ministn.kernels.sampling import BLOCK, LANES, PART, copy, end_of, join, part_of, place_taps, split, whole_vectors
+from ministn.kernels.grid_sample._plan import as_matrix, groups, groups_of_images, index_type, is_small
+from ministn.kernels.sampling import (
+    BLOCK,
+    LANES,
+    PART,
+    copy,
+    copy_row,
+    end_of,
+    fill_frame,
+    framed_image,
+    images_as_rows,
+    join,
+    part_of,
+    parts_of,
+    place_taps,
+    repeats_border,
+    room_for_frames,
+    split,
+    whole_vectors,
+)
 from ministn.kernels.simd import (
     Size,
     add_products,
@@ -33,42 +52,42 @@ _TAPS = {"bilinear": (Size(2), Size(2), Size(4)), "bicubic": (Size(4), Size(1), 
 _TAPS_APART = {**_TAPS, "bicubic": (Size(4), Size(1), Size(1))}
 _PADDING = {"zeros": 0, "border": 1, "reflection": 2}
 _BACKWARD_PART = 4096  # samples that are placed, then looked up in each channel
-_GROUP = 4  # parts, or images, of one parallel iteration, if there are many: they share their working memory
-_INT32, _INT64 = np.empty(0, np.int32), np.empty(0, np.int64)
 _ONE, _FOUR, _SIZE = Size(1), Size(4), Size(LANES)
 
 
 def forward(input, grid, mode, padding_mode, align_corners):
     (N, C, H, W), (OH, OW), padding = input.shape, grid.shape[1:3], _PADDING[padding_mode]
     output, points = np.empty((N, C, OH * OW), input.dtype), _points(grid)
-    items = _groups(N * -(-OH * OW // PART))
+    images, parts = as_matrix(input), -(-OH * OW // PART)
+    items = groups_of_images(N, images, parts=parts) if is_small(input) else groups(N * parts)
     if mode == "nearest":
-        arrays = output, nchw(input).reshape(N, C, H * W), points, _index_type(H * W)
-        cpu_nearest.forward(items, *arrays, H, W, padding, align_corners)
+        cpu_nearest.forward(items, output, images, points, index_type(H * W), H, W, padding, align_corners)
     else:
         taps = _TAPS_APART[mode] if padding_mode == "reflection" else _TAPS[mode]
-        framed = _framed(input, taps, padding)
-        arrays = output, framed, points, _index_type(framed.shape[2])
+        framed = _framed(input, images, taps, padding)
+        arrays = output, images, framed, points, index_type(framed.shape[2])
         _forward(*items, *taps, *arrays, H, W, padding, align_corners)
     return output.reshape(N, C, OH, OW)
 
 
 def backward(grad_output, input, grid, mode, padding_mode, align_corners, needs_grad=(True, True)):
-    (N, C, H, W), (OH, OW), padding = input.shape, grid.shape[1:3], _PADDING[padding_mode]
+    (N, C, H, W), padding, points = input.shape, _PADDING[padding_mode], _points(grid)
     grad_input = np.empty(input.shape if needs_grad[0] else (N, C, 0, 0), input.dtype)
-    g, points = nchw(grad_output).reshape(N, C, OH * OW), _points(grid)
+    g = as_matrix(grad_output)
     if mode == "nearest":  # the value does not change with the point
         grad_grid = np.zeros(grid.shape, grid.dtype) if needs_grad[1] else None
         if needs_grad[0]:
-            arrays = grad_input.reshape(N, C, H * W), g, points, _index_type(H * W)
-            cpu_nearest.backward(_groups(N), *arrays, H, W, padding, align_corners)
+            arrays = grad_input.reshape(N, C, H * W), g, points, index_type(H * W)
+            cpu_nearest.backward(groups_of_images(N, g), *arrays, H, W, padding, align_corners)
     else:
         taps = _TAPS_APART[mode] if padding_mode == "reflection" else _TAPS[mode]
-        framed = _framed(input, taps, padding) if needs_grad[1] else np.empty((N, C, 0), input.dtype)
-        grad_grid = np.empty(grid.shape, grid.dtype) if needs_grad[1] else None
+        images, framed, grad_grid = (np.empty((0, 0), input.dtype), False), np.empty((0, C, 0), input.dtype), None
+        if needs_grad[1]:
+            images, grad_grid = as_matrix(input), np.empty(grid.shape, grid.dtype)
+            framed = _framed(input, images, taps, padding)
         slopes = _points(grad_grid if needs_grad[1] else grid[:, :0])
-        arrays = grad_input, slopes, g, framed, points, _index_type((H + 8) * (W + 8))
-        _backward(*_groups(N), *taps, *arrays, H, W, padding, align_corners, needs_grad)
+        arrays = grad_input, slopes, g, images, framed, points, index_type((H + 8) * (W + 8))
+        _backward(*groups_of_images(N, g, images), *taps, *arrays, H, W, padding, align_corners, needs_grad)
     return grad_input if needs_grad[0] else None, grad_grid
 
 
@@ -76,27 +95,18 @@ def _points(grid):
     return nchw(grid).reshape(len(grid), grid[:1].size)
 
 
-def _framed(input, taps, padding):
+def _framed(input, images, taps, padding):
     """The images with T rows and columns more on each side, T the number of taps: shape (N, C, pixels with the frame).
+    No images if they are small: whoever needs one makes its frame.
 
     A tap outside the image reads what is there. It is zeros; but the pixels of the border, repeated, for the taps of
     bicubic sampling that fall outside one by one.
     """
     (N, C, H, W), T = input.shape, len(taps[0])
-    framed = np.empty((N, C, (H + 2 * T) * (W + 2 * T)), input.dtype)
-    _frame(N * C, framed, nchw(input), T, T == 4 and padding == 1)
+    framed = np.empty((0 if is_small(input) else N, C, (H + 2 * T) * (W + 2 * T)), input.dtype)
+    if len(framed):
+        _frame(N * C, framed, images[0], H, W, T, padding)
     return framed
-
-
-def _groups(count):
-    """How many parallel iterations there are for `count` parts or images, and how many each one does."""
-    group = max(1, min(_GROUP, count // 16))
-    return -(-count // group), group
-
-
-def _index_type(pixels):
-    """Indices of four bytes where they suffice, because vectors then hold as many of them as of float32."""
-    return _INT32 if pixels < 2**29 else _INT64
 
 
 @compiled
@@ -105,19 +115,10 @@ def _frame(images, *arguments):
 
 
 @compiled
-def _frame_image(item, framed, input, frame, repeats):
-    _, C, H, W = input.shape
-    U, target, width = input[item // C, item % C], framed[item // C, item % C], W + 2 * frame
-    for p in range(len(target)):
-        target[p] = 0
-    for h in range(-frame if repeats else 0, H + frame if repeats else H):
-        source, row = U[min(max(h, 0), H - 1)], target[(h + frame) * width + frame :]
-        for w in range(W):
-            row[w] = source[w]
-        if repeats:
-            left, right = target[(h + frame) * width :], row[W:]
-            for w in range(frame):
-                left[w], right[w] = source[0], source[W - 1]
+def _frame_image(item, framed, images, H, W, T, padding):
+    n, c = item // framed.shape[1], item % framed.shape[1]
+    framed[n, c] = 0
+    fill_frame(framed[n, c], images[n, c * H * W :], H, W, T, padding)
 
 
 @compiled
@@ -126,23 +127,26 @@ def _forward(items, group, taps, rows, run, *arguments):
 
 
 @compiled
-def _forward_parts(item, group, taps, run, output, framed, points, index, H, W, padding, align_corners):
+def _forward_parts(item, group, taps, run, output, input, framed, points, index, H, W, padding, align_corners):
     C, P, T = output.shape[1], output.shape[2], len(taps)
     m, k, near, work = _room(min(P, PART), points, index, taps)
-    step, value = m.shape[2], np.empty(m.shape[2], points.dtype)
+    step, value, own = m.shape[2], np.empty(m.shape[2], points.dtype), room_for_frames(framed)
+    images, first = images_as_rows(*input, item * group // parts_of(output))
+    image = own
     for part in range(item * group, end_of(item, group, output)):
         n, start, count = part_of(part, output)
+        if start == 0 or len(framed):
+            image = framed_image(framed, images[n - first], n, own, H, W, taps, padding)
         _place(m, k, work, points[n, 2 * start :], count, H, W, taps, run, padding, align_corners, False)
         for c in range(C):
-            U, V = framed[n, c], output[n, c, start:]
+            U, V = image[c], output[n, c, start:]
             for s in range(0, count, LANES):
                 total, x_weights = zeros(_ONE, _SIZE, U), load_rows(taps, _SIZE, k, s, step)
                 for v in range(T):
                     row = _read_row(U, v, s, m, near, W, taps, run)
                     total = add_products(total, load(_SIZE, k, (2 * T + v) * step + s), dot(row, x_weights))
                 store(total, 1, 0, value, s, 0)
-            for s in range(count):
-                V[s] = value[s]
+            copy_row(V, 0, value, 0, count)
 
 
 @compiled
@@ -152,31 +156,34 @@ def _backward(items, group, taps, rows, run, *arguments):
 
 @compiled
 def _backward_images(
-    item, group, taps, rows, run, dU, d_points, dV, framed, points, index, H, W, padding, corners, needs
+    item, group, taps, rows, run, dU, d_points, dV, input, framed, points, index, H, W, padding, corners, needs
 ):
-    (N, C, P), T = dV.shape, len(taps)
+    (N, C), P, T, n0 = dU.shape[:2], points.shape[1] // 2, len(taps), item * group
+    (images, first), (gradients, first_gradient) = images_as_rows(*input, n0), images_as_rows(*dV, n0)
+    own = room_for_frames(framed)
     m, k, near, work = _room(min(P, _BACKWARD_PART), points, index, taps)
     g, slope = np.zeros(m.shape[2], points.dtype), np.empty((2, m.shape[2]), points.dtype)
     # The channels in turn use the same sums, unless there are more parts of the image to come.
     pixels = whole_vectors((H + 2 * T) * (W + 2 * T))
     sums = np.empty((C if P > _BACKWARD_PART else 1, 4 * pixels), points.dtype)
     tap = np.empty((4, W + 2 * T + LANES + pixels), points.dtype)
-    for n in range(item * group, min((item + 1) * group, N)):
+    for n in range(n0, min(n0 + group, N)):
+        image = framed_image(framed, images[n - first], n, own, H, W, taps, padding) if needs[1] else own
         for start in range(0, max(P, 1), _BACKWARD_PART):
             count = min(_BACKWARD_PART, P - start)
             _place(m, k, work, points[n, 2 * start :], count, H, W, taps, run, padding, corners, needs[1])
             slope[:] = 0
             for c in range(C):
-                copy(g, dV[n, c, start:], count)
+                copy(g, gradients[n - first_gradient, c * P + start :], count)
                 if needs[1]:
-                    _add_slopes(slope, g, framed[n, c], m, k, near, count, W, taps, run)
+                    _add_slopes(slope, g, image[c], m, k, near, count, W, taps, run)
                 if needs[0]:
-                    own = sums[c if P > _BACKWARD_PART else 0]
+                    total = sums[c if P > _BACKWARD_PART else 0]
                     if start == 0:
-                        own[:] = 0
-                    _add_weights(own, g, m, k, near, count, W, taps, rows, run)
+                        total[:] = 0
+                    _add_weights(total, g, m, k, near, count, W, taps, rows, run)
                     if start + count == P:
-                        _sum_runs(dU[n, c], tap, own, taps, run, padding)
+                        _sum_runs(dU[n, c], tap, total, taps, run, padding)
             if needs[1]:
                 join(d_points[n, 2 * start :], slope, count)
 
@@ -237,10 +244,8 @@ def _sum_runs(dU, tap, sums, taps, run, padding):
     for p in range(pixels):
         total[p] = (total[p] + second[p]) + (third[p] + fourth[p])
     for h in range(H):
-        row, own = dU[h], total[(h + T) * width + T :]
-        for w in range(W):
-            row[w] = own[w]
-    if _repeats(T, padding):  # the frame's gradients belong to the pixels that it repeats
+        copy_row(dU[h], 0, total, (h + T) * width + T, W)
+    if repeats_border(T, padding):  # the frame's gradients belong to the pixels that it repeats
         for h in range(-T, H + T):
             row, own = dU[min(max(h, 0), H - 1)], total[(h + T) * width :]
             for w in range(T if 0 <= h < H else width):
@@ -260,12 +265,6 @@ def _read_row(U, v, s, m, near, W, taps, run):
                 pixel[b] = U[np.uintp(row[b] + column[b])]
         return load_rows(taps, _SIZE, near, 0, LANES)
     return load_runs(taps, _SIZE, U, v * (W + 2 * len(taps)), m, s)
-
-
-@compiled
-def _repeats(T, padding):
-    """Whether they may be moved to the border because the frame repeats it."""
-    return T == 4 and padding == 1
 
 
 @compiled

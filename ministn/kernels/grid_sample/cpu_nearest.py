@@ -14,7 +14,9 @@ from ministn.kernels.sampling import (
     PART,
     clipped,
     end_of,
+    images_as_rows,
     part_of,
+    parts_of,
     pixels_per_unit,
     reflected,
     split,
@@ -23,13 +25,15 @@ from ministn.kernels.sampling import (
 )
 
 
-def forward(items, output, input, points, index, H, W, padding, align_corners):
-    """`items`: how many parallel iterations there are, and how many parts each one makes; `index` lends its dtype."""
-    _forward(*items, output, input, points, index, H, W, padding, align_corners)
+def forward(items, *arguments):
+    """`items`: how many parallel iterations there are, and how many parts each one makes. The other arguments are those
+    of `_forward_parts`."""
+    _forward(*items, *arguments)
 
 
-def backward(items, grad_input, grad_output, points, index, H, W, padding, align_corners):
-    _backward(*items, grad_input, grad_output, points, index, H, W, padding, align_corners)
+def backward(items, *arguments):
+    """`items`: how many parallel iterations there are, and how many images each one does."""
+    _backward(*items, *arguments)
 
 
 @compiled
@@ -39,12 +43,13 @@ def _forward(items, *arguments):
 
 @compiled
 def _forward_parts(item, group, output, input, points, index, H, W, padding, align_corners):
+    images, first = images_as_rows(*input, item * group // parts_of(output))
     m, work = _room(min(output.shape[2], PART), points, index)
     for part in range(item * group, end_of(item, group, output)):
         n, start, count = part_of(part, output)
         _place(m, work, points[n, 2 * start :], count, H, W, padding, align_corners)
         for c in range(output.shape[1]):
-            U, V = input[n, c], output[n, c, start:]
+            U, V = images[n - first, c * H * W :], output[n, c, start:]
             for s in range(count):
                 V[s] = U[np.uintp(m[s])] if m[s] >= 0 else 0
 
@@ -56,12 +61,13 @@ def _backward(items, *arguments):
 
 @compiled
 def _backward_images(item, group, grad_input, grad_output, points, index, H, W, padding, align_corners):
-    N, C, P = grad_output.shape
+    (N, C, _), P = grad_input.shape, points.shape[1] // 2
+    gradients, first = images_as_rows(*grad_output, item * group)
     m, work = _room(P, points, index)
     for n in range(item * group, min((item + 1) * group, N)):
         _place(m, work, points[n], P, H, W, padding, align_corners)
         for c in range(C):
-            dU, g = grad_input[n, c], grad_output[n, c]
+            dU, g = grad_input[n, c], gradients[n - first, c * P :]
             for p in range(len(dU)):
                 dU[p] = 0
             for s in range(P):
