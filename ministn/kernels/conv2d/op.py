@@ -15,6 +15,8 @@ Geometry = tuple[Pair, Pair, Pair]
 class Conv2d(Function):
     """Y = W * X + b with * the convolution: linear in X, W and b, so each gradient is the adjoint of a linear map."""
 
+    new_gradients = True
+
     def __init__(self, geometry: Geometry) -> None:
         self.geometry = geometry  # stride, padding and dilation
 

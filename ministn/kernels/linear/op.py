@@ -9,6 +9,8 @@ from ministn.backend import Array, implementation
 class Linear(Function):
     """Y = X W^T + b: linear in X, W and b, so each gradient is the adjoint of a linear map."""
 
+    new_gradients = True
+
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         self.x, self.weight = x, weight
         return implementation(__package__, x).forward(x, weight, bias)
