@@ -342,9 +342,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add(
-        "--device", choices=["auto", "cpu", "gpu"], default="auto", help="auto: the gpu if CuPy finds one, else the cpu"
-    )
+    add("--device", choices=["cpu", "gpu", "auto"], default="cpu", help="auto: the gpu if CuPy finds one, else the cpu")
     add("--deterministic", action="store_true", help="on the gpu: kernels that give the same bits in every run")
     add("--model", choices=list(MODELS), help="the network (stn)")
     add("--recipe", choices=list(RECIPES), help="tutorial: as in PyTorch's tutorial on STNs; default: reaches more")

@@ -26,7 +26,7 @@ from ministn.kernels._cuda import recordable
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss became NaN or infinite. On the CPU no step was made from it; on the GPU it is seen some steps later."""
+    """The loss became NaN or infinite. On the CPU no step was made from it; the GPU's is seen when losses are read."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -299,6 +299,7 @@ class Trainer:
         self.seconds += time.perf_counter() - start
         for step, loss in enumerate(losses, self.step - len(losses) + 1):
             self._check_finite(loss, f"step {step}")
+        self._check_finite(self.metrics.loss, f"a step up to {self.step}")  # of those that were read before
         return self.metrics
 
     def _complete_epoch(self) -> None:

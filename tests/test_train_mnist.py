@@ -325,7 +325,7 @@ def test_with_cupy_and_no_gpu_the_line_gives_the_reason(train_mnist, capsys, cup
 def test_auto_takes_the_cpu_where_there_is_no_gpu_and_says_so(
     train_mnist, capsys, no_pictures, monkeypatch, cupy_without_a_gpu
 ):
-    assert train_mnist.main(["--quick", "--model", "cnn", "--out", "run"]) == 0
+    assert train_mnist.main(["--quick", "--model", "cnn", "--out", "run", "--device", "auto"]) == 0
     assert "\ndevice  cpu (CuPy finds no GPU (cudaErrorNoDevice" in capsys.readouterr().out
     assert json.loads(Path("run/config.json").read_text())["device"].startswith("cpu (")
     monkeypatch.setitem(sys.modules, "cupy", None)

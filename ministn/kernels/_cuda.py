@@ -43,7 +43,7 @@ def launch(
     kernel : str
         The name of an ``extern "C" __global__`` function.
     count : int
-        Items that the threads share out by grid stride; nothing is launched if it is 0.
+        Items that the threads share out by grid stride; nothing is launched if it is 0, with `blocks` or without.
     *arguments
         As the kernel declares them. Arrays must be C-contiguous; the floating-point ones have the dtype that `number`
         is compiled as. Python integers and bools become ``int``, floats a ``number``; anything else is wrapped in a
@@ -131,8 +131,8 @@ def before_each_run(work: Callable[[], None]) -> None:
 def room_for_each_run(library: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     """A new array for what `before_each_run` fills.
 
-    A recording takes its memory from a pool, which may give an array that of an earlier one: the graph would write the
-    earlier one over what was there before the run. So this comes from no pool.
+    A recording takes its memory from a pool, which may give this array the memory of one that is gone by then. The
+    graph makes that one anew in each run, over what was filled in before the run. So this comes from no pool.
     """
     if _anew is None:
         return library.empty(shape, dtype)

@@ -1,5 +1,5 @@
 // What all kernel files share. `number` is float or double: a file is compiled once for each, with -DNUMBER=...
-// Literals are written without a suffix and as number(0.5), so that a float never sneaks into the double kernel.
+// Literals are number(0.5): 0.5f would put a float into the double kernel, and 0.5 a double, slow, into the float one.
 
 typedef NUMBER number;
 typedef long long index_t;  // of an element: an array may have more than 2^31
@@ -10,7 +10,8 @@ typedef long long index_t;  // of an element: an array may have more than 2^31
     for (index_t i = index_t(blockIdx.x) * blockDim.x + threadIdx.x; i < (count); \
          i += index_t(gridDim.x) * blockDim.x)
 
-// The sum of `value` over the 32 threads of a warp, in lane 0. All 32 must call it.
+// The sum of `value` over the 32 threads of a warp, in lane 0. All 32 must call it, which is what 0xffffffff says.
+// After the first step lanes 0 to 15 hold sums of two, then 0 to 7 sums of four, ...
 __device__ inline number warp_sum(number value) {
     for (int distance = 16; distance > 0; distance /= 2)
         value += __shfl_down_sync(0xffffffffu, value, distance);

@@ -1,4 +1,4 @@
-// Where samples fall: a normalised coordinate becomes a pixel coordinate, and that the taps along its axis. What all
+// Where samples fall: a normalised coordinate becomes a pixel coordinate, and from that come the taps along its axis. What all
 // samplers share on the GPU, as sampling.py is on the CPU; the equations are in grid_sample/README.md.
 
 enum Padding { ZEROS, BORDER, REFLECTION };

@@ -118,7 +118,7 @@ def elementwise(dtype: type) -> Iterator[Arrays]:
     loops.scale_and_add_(y, 0.9, x)
     w, m, v = draw(7).astype(dtype), draw(7, seed=1).astype(dtype), draw(7, seed=2).astype(dtype) ** 2
     loops.adam_(w, m, v, draw(7, seed=3).astype(dtype), 0.9, 0.99, 0.1, 0.5, 1e-8, 0.95)
-    mask = loops.random_mask(np.random.default_rng(0), (3, 111), 0.3, 2.0, x)
+    mask = loops.random_mask(np.random.default_rng(0), (3, 311), 0.3, 2.0, x)
     yield [x, y, w, m, v, mask]
 
 

@@ -46,7 +46,7 @@ class Fault:
         The text that is there, once, and what takes its place; in cuda.cu with the headers that it includes, or, if
         `in_python`, in cuda.py.
     rung : str
-        The first rung that must catch it.
+        A rung that must catch it.
     says : str
         What that rung's message must match, a regular expression.
     dtype : str
@@ -131,7 +131,12 @@ FAULTS = [
     ),
     Fault("wrong padding rule", _SAMPLE, "if (padding == REFLECTION) x", "if (padding == BORDER) x", EMULATOR, _VALUES),
     Fault(
-        "rounded to zero", _SAMPLE, "pixel_or_none(rint(x), size)", "pixel_or_none(trunc(x), size)", EMULATOR, _VALUES
+        "rounded towards zero",
+        _SAMPLE,
+        "pixel_or_none(rint(x), size)",
+        "pixel_or_none(trunc(x), size)",
+        EMULATOR,
+        _VALUES,
     ),
     Fault(
         "mean over all taps",
@@ -193,7 +198,14 @@ FAULTS = [
     ),
     # --- memory
     Fault("off by one at the border", _FUSED, "m < number(size) ?", "m <= number(size) ?", EMULATOR, _VALUES),
-    Fault("row too far", _MAX_POOL, "end_u = min(KH, H - top)", "end_u = KH", ADDRESS, "heap-buffer-overflow"),
+    Fault(
+        "window beyond the bottom edge",
+        _MAX_POOL,
+        "end_u = min(KH, H - top)",
+        "end_u = KH",
+        ADDRESS,
+        "heap-buffer-overflow",
+    ),
     Fault(
         "uninitialised shared memory",
         _STANDARDISE,
@@ -269,10 +281,10 @@ FAULTS = [
         "thread",
     ),
     Fault(
-        "stride of the threads, not of the grid",
+        "one item for each thread",
         _ELEMENTWISE,
         "i += index_t(gridDim.x) * blockDim.x",
-        "i += gridDim.x",
+        "i = (count)",
         ONE_BLOCK,
         _VALUES,
     ),
@@ -295,7 +307,7 @@ FAULTS = [
         in_python=True,
     ),
     Fault(
-        "half a warp",
+        "a block of a warp and a half",
         _GRID,
         "blocks=parts.shape[:2])",
         "blocks=parts.shape[:2], threads=48)",

@@ -353,8 +353,8 @@ def test_the_example_trains_on_the_gpu_and_goes_on_on_the_cpu(library, train_mni
         np.testing.assert_allclose(array, expected[name], rtol=0, atol=1e-5, err_msg=name)
 
 
-def test_the_example_takes_the_gpu_by_itself(library, train_mnist, capsys, monkeypatch):
+def test_auto_takes_the_gpu_where_there_is_one(library, train_mnist, capsys, monkeypatch):
     monkeypatch.setattr(train_mnist.Run, "report", lambda run: None)
     monkeypatch.setattr(train_mnist.Run, "train", lambda run: None)
-    assert train_mnist.main(["--out", "run"]) == 0
+    assert train_mnist.main(["--out", "run", "--device", "auto"]) == 0
     assert f"\ndevice  gpu, {ministn.backend.gpu_name()}\n" in capsys.readouterr().out

@@ -1,3 +1,5 @@
+// A block's threads take turns. run_block: let every thread that can run go on until it waits or ends; then complete the
+// shuffles and votes for which a whole warp has come; then the barrier, if all have; if nobody can go on, say who waits.
 #include "scheduler.h"
 
 #include <algorithm>

@@ -156,8 +156,8 @@ template <int CHANNELS, int TAPS, int ROWS, int COLUMNS>
 __device__ void grad_weight_tile(
     number* parts, const number* g, const number* x, const int* taps, int K, index_t pixels_of_a_part, GEOMETRY) {
     const int SIDE = TAPS / COLUMNS, WARPS = CHANNELS / ROWS * SIDE / 32;
-    // A warp reads 32 pixels beside each other, of g and of x: coalesced. With 33 numbers to a row it stores them in 32
-    // banks, and so it reads them again when its threads want the same pixel of rows beside each other.
+    // A warp reads 32 pixels beside each other, of g and of x: coalesced, and stores them in 32 banks. With 33 numbers to
+    // a row its reads, of the same pixel in rows beside each other, are in different banks, too (in float).
     __shared__ number g_tile[CHANNELS][33], x_tile[TAPS][33];
     index_t plane = index_t(OH) * OW, M = N * plane, begin = blockIdx.z * pixels_of_a_part;
     index_t end = min(M, begin + pixels_of_a_part);
