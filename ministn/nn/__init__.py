@@ -9,13 +9,14 @@ from ministn.nn.dropout import Dropout, Dropout2d
 from ministn.nn.linear import Linear
 from ministn.nn.loss import CrossEntropyLoss, MSELoss, MultiMarginLoss, NLLLoss
 from ministn.nn.module import Module, Parameter
-from ministn.nn.normalization import BatchNorm2d
+from ministn.nn.normalization import BatchNorm1d, BatchNorm2d
 from ministn.nn.pooling import AvgPool2d, MaxPool2d
 from ministn.nn.spatial_transformer import SpatialTransformer, identity_
 
 __all__ = [
     "AddCoordinates",
     "AvgPool2d",
+    "BatchNorm1d",
     "BatchNorm2d",
     "Conv2d",
     "CoordConv2d",

@@ -10,7 +10,54 @@ from ministn.kernels._checks import check_size, check_tensor
 from ministn.nn.module import Module, Parameter
 
 
-class BatchNorm2d(Module):
+class _BatchNorm(Module):
+    """What `BatchNorm1d` and `BatchNorm2d` share: all but the axes that an input may have."""
+
+    axes: tuple[str, ...]
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1) -> None:
+        name = type(self).__name__
+        if num_features < 1:
+            raise ValueError(f"{name}: expected at least one channel, got {num_features}")
+        if momentum is not None and not 0 <= momentum <= 1:
+            raise ValueError(f"{name}: expected momentum to be from 0 to 1, or None, got {momentum}")
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.weight = Parameter(np.ones(num_features, np.float32))
+        self.bias = Parameter(np.zeros(num_features, np.float32))
+        self.register_buffer("running_mean", Tensor(np.zeros(num_features, np.float32)))
+        self.register_buffer("running_var", Tensor(np.ones(num_features, np.float32)))
+        self.register_buffer("num_batches_tracked", Tensor(np.zeros((), np.int64)))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """An input with one of `axes` to the same shape."""
+        name = type(self).__name__
+        axes = next((axes for axes in self.axes if len(axes.split()) == getattr(input, "ndim", None)), self.axes[0])
+        check_tensor(name, "input", input, axes)
+        check_size(name, "input", "C", self.num_features, input.shape[1], "num_features")
+        momentum = 1 / (self.num_batches_tracked.item() + 1) if self.momentum is None else self.momentum
+        output = F.batch_norm(
+            input,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            training=self.training,
+            momentum=momentum,
+            eps=self.eps,
+        )
+        if self.training:
+            self.num_batches_tracked.data += 1
+        return output
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
+
+
+class BatchNorm2d(_BatchNorm):
     r"""Each channel shifted and scaled to mean 0 and variance 1, then scaled by gamma and shifted by beta.
 
     .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
@@ -42,40 +89,18 @@ class BatchNorm2d(Module):
     Ioffe and Szegedy (2015), arXiv:1502.03167, algorithms 1 and 2.
     """
 
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
+    axes = ("N C H W",)
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1) -> None:
-        if num_features < 1:
-            raise ValueError(f"BatchNorm2d: expected at least one channel, got {num_features}")
-        if momentum is not None and not 0 <= momentum <= 1:
-            raise ValueError(f"BatchNorm2d: expected momentum to be from 0 to 1, or None, got {momentum}")
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.weight = Parameter(np.ones(num_features, np.float32))
-        self.bias = Parameter(np.zeros(num_features, np.float32))
-        self.register_buffer("running_mean", Tensor(np.zeros(num_features, np.float32)))
-        self.register_buffer("running_var", Tensor(np.ones(num_features, np.float32)))
-        self.register_buffer("num_batches_tracked", Tensor(np.zeros((), np.int64)))
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape."""
-        check_tensor("BatchNorm2d", "input", input, "N C H W")
-        check_size("BatchNorm2d", "input", "C", self.num_features, input.shape[1], "num_features")
-        momentum = 1 / (self.num_batches_tracked.item() + 1) if self.momentum is None else self.momentum
-        output = F.batch_norm(
-            input,
-            self.running_mean,
-            self.running_var,
-            self.weight,
-            self.bias,
-            training=self.training,
-            momentum=momentum,
-            eps=self.eps,
-        )
-        if self.training:
-            self.num_batches_tracked.data += 1
-        return output
+class BatchNorm1d(_BatchNorm):
+    """`BatchNorm2d` for the output of dense layers, (N, C), or for sequences, (N, C, L).
 
-    def extra_repr(self) -> str:
-        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
+    In training the mean and the variance of each channel are those over N, and over L if there is one.
+
+    Parameters
+    ----------
+    num_features, eps, momentum
+        As in `BatchNorm2d`, as are the attributes.
+    """
+
+    axes = ("N C", "N C L")

@@ -103,6 +103,16 @@ def test_batch_norm_gradients(training):
     assert gradcheck(function, [Tensor(x, requires_grad=True) for x in inputs])
 
 
+def test_batch_norm_of_vectors_takes_the_axes_that_it_names():
+    layer = nn.BatchNorm1d(2)
+    assert repr(layer) == "BatchNorm1d(2, eps=1e-05, momentum=0.1)"
+    np.testing.assert_allclose(layer(Tensor(np.array([[1, 5], [3, 5]], np.float32))).data, [[-1, 0], [1, 0]], atol=1e-4)
+    with pytest.raises(ValueError, match=r"BatchNorm1d: expected input of shape \(N, C\), got"):
+        layer(Tensor(np.zeros((3, 2, 4, 5), np.float32)))
+    with pytest.raises(ValueError, match="BatchNorm1d: expected axis C of input to be 2"):
+        layer(Tensor(np.zeros((3, 4), np.float32)))
+
+
 def test_batch_norm_without_momentum_averages_all_batches():
     layer, batches = nn.BatchNorm2d(3, momentum=None).double(), normal(5, 4, 3, 2, 7)
     assert repr(layer) == "BatchNorm2d(3, eps=1e-05, momentum=None)"
@@ -144,6 +154,7 @@ def test_batch_norm_counts_only_training_batches():
         (lambda: nn.Dropout(-0.1), "Dropout: expected a probability 0 <= p <= 1, got -0.1"),
         (lambda: nn.Dropout2d(1.5), "Dropout2d: expected a probability 0 <= p <= 1, got 1.5"),
         (lambda: nn.BatchNorm2d(0), "BatchNorm2d: expected at least one channel, got 0"),
+        (lambda: nn.BatchNorm1d(0), "BatchNorm1d: expected at least one channel, got 0"),
         (
             lambda: nn.BatchNorm2d(1, momentum=-0.1),
             "BatchNorm2d: expected momentum to be from 0 to 1, or None, got -0.1",

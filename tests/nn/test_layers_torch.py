@@ -31,6 +31,8 @@ LAYERS = {
     "flatten, all options": (lambda m: m.Flatten(0, 2), (4, 3, 2, 5)),
     "batch norm": (lambda m: m.BatchNorm2d(3, eps=1e-3, momentum=0.3), (4, 3, 5, 2)),
     "batch norm, cumulative": (lambda m: m.BatchNorm2d(3, momentum=None), (4, 3, 5, 2)),
+    "batch norm, vectors": (lambda m: m.BatchNorm1d(3, eps=1e-3, momentum=0.3), (5, 3)),
+    "batch norm, sequences": (lambda m: m.BatchNorm1d(3), (4, 3, 7)),
     "sequential": (lambda m: m.Sequential(m.Flatten(), m.Linear(6, 4), m.Tanh(), m.Linear(4, 2)), (3, 1, 2, 3)),
 }
 

@@ -1,0 +1,314 @@
+"""The networks of the paper's experiment on distorted MNIST: two classifiers, each alone and behind a transformer.
+
+>>> model = table1_model("ST-CNN", "affine")
+>>> sum(parameter.numel() for parameter in model.parameters())
+392678
+
+The networks of one experiment have "the same number of parameters", says the paper, but neither that number nor any
+width; later work that follows it takes 400,000. So the number is given here, and both hidden layers are as wide as it
+allows, with the localisation network's parameters counted in:
+
+| units or filters (parameters) | FCN | CNN | ST-FCN, affine | ST-CNN, affine |
+|---|---|---|---|---|
+| 28 x 28 (R, P, E) | 349 (399,615) | 89 (399,086) | 331 (399,421) | 87 (392,678) |
+| 42 x 42 (RTS) | 202 (399,566) | 87 (399,862) | 400 (398,944) | 87 (396,068) |
+| 60 x 60 (TC) | 107 (397,943) | 79 (391,376) | 245 (399,961) | 84 (399,172) |
+
+References
+----------
+Jaderberg et al. (2015), "Spatial transformer networks", arXiv:1506.02025, section 4.1 and appendix A.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ministn import functional as F
+from ministn import nn
+from ministn.autodiff import Tensor
+
+MODELS = ("FCN", "CNN", "ST-FCN", "ST-CNN")
+_CLASSES = 10
+
+
+def table1_model(
+    model: str,
+    transform: str | None = None,
+    canvas: int = 28,
+    parameters: int = 400_000,
+    batch_norm: bool = False,
+    dropout: float = 0.0,
+    *,
+    localisation_batch_norm: bool = False,
+    downsample: int | None = None,
+    width_multiple: int = 1,
+) -> DistortedMnistClassifier:
+    """One of the networks of Table 1, as wide as `parameters` allows; all defaults are the paper's setting.
+
+    Parameters
+    ----------
+    model : {"FCN", "CNN", "ST-FCN", "ST-CNN"}
+        The classifier, dense or convolutional; "ST-" puts a spatial transformer before it.
+    transform : str, optional
+        What the transformer may do: ``"affine"``, ``"projective"`` or ``"tps"`` (a thin plate spline). Needed for a
+        model that has a transformer, refused for one that has none.
+    canvas : int
+        Rows and columns of the images.
+    parameters : int
+        The most parameters that all layers, those of the localisation network included, may have together.
+    batch_norm : bool
+        Whether the classifier normalises what each layer but the last gives, before the ReLU.
+    dropout : float
+        Probability, before the classifier's last layer.
+    localisation_batch_norm : bool, by keyword
+        As `batch_norm`, in the localisation network.
+    downsample : int, by keyword, optional
+        Side of the windows over which images are averaged before the classifier. By default 2 behind a transformer on
+        a canvas of more than 28 pixels, which can enlarge the digit before; 1, that is none, otherwise.
+    width_multiple : int, by keyword
+        Both hidden layers of the classifier have a multiple of this many units or filters.
+
+    Returns
+    -------
+    DistortedMnistClassifier
+        A `DistortedMnistSTN` if it has a transformer.
+
+    Raises
+    ------
+    ValueError
+        If a name is none of those above, the canvas is too small for the layers, or `parameters` for the narrowest
+        network.
+    """
+    if model not in MODELS:
+        raise ValueError(f"table1_model: expected model to be one of {', '.join(MODELS)}, got {model!r}")
+    has_transformer, dense = model.startswith("ST-"), model.endswith("FCN")
+    if has_transformer and transform is None:
+        raise ValueError(f"table1_model: {model} needs a transform, such as 'affine'")
+    if not has_transformer and transform is not None:
+        raise ValueError(f"table1_model: {model} has no transformer, but got the transform {transform!r} for one")
+    for name, value in (("canvas", canvas), ("width_multiple", width_multiple), ("downsample", downsample)):
+        if value is not None and value < 1:
+            raise ValueError(f"table1_model: expected {name} to be at least 1, got {value}")
+
+    transformer = None
+    if transform is not None:
+        localisation = (_dense_localisation if dense else _convolutional_localisation)(
+            canvas, transform, localisation_batch_norm
+        )
+        transformer = nn.SpatialTransformer(localisation, transform=transform)
+    if downsample is None:
+        downsample = 2 if has_transformer and canvas > 28 else 1
+    left = parameters - (0 if transformer is None else sum(p.numel() for p in transformer.parameters()))
+    count, build = (_count_dense, _dense) if dense else (_count_convolutional, _convolutional)
+    size = canvas // downsample
+    width = _largest(lambda width: count(size, width, batch_norm) <= left, width_multiple)
+    if not width:
+        raise ValueError(f"table1_model: {parameters} parameters are too few for {model} of width {width_multiple}")
+    layers = build(size, width, batch_norm, dropout)
+    if transformer is None:
+        return DistortedMnistClassifier(layers, canvas, downsample, width)
+    return DistortedMnistSTN(layers, canvas, downsample, width, transformer)
+
+
+class DistortedMnistClassifier(nn.Module):
+    """What `table1_model` returns for "FCN" and "CNN".
+
+    Parameters
+    ----------
+    classifier : Module
+        Images (N, 1, H, W), or those averaged over windows, to scores (N, 10).
+    canvas : int
+        H = W of the images.
+    downsample : int
+        Side of those windows; 1 leaves the images as they are.
+    width : int
+        Units or filters in each of the two hidden layers, for the record.
+    """
+
+    def __init__(self, classifier: nn.Module, canvas: int, downsample: int, width: int) -> None:
+        self.classifier = classifier
+        self.canvas, self.downsample, self.width = canvas, downsample, width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, 1, canvas, canvas) to log-probabilities (N, 10)."""
+        self._check(x)
+        return self.classify(x)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """The same of images that have gone through the transformer, if there is one."""
+        if self.downsample > 1:
+            x = F.avg_pool2d(x, self.downsample)
+        return F.log_softmax(self.classifier(x), dim=1)
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim != 4 or x.shape[1:] != (1, self.canvas, self.canvas):
+            raise ValueError(
+                f"{type(self).__name__}: expected images of shape (N, 1, {self.canvas}, {self.canvas}), got {x.shape}"
+            )
+
+
+class DistortedMnistSTN(DistortedMnistClassifier):
+    """What `table1_model` returns for "ST-FCN" and "ST-CNN". It starts with the identity: images pass unwarped.
+
+    Parameters
+    ----------
+    classifier, canvas, downsample, width
+        As in `DistortedMnistClassifier`.
+    transformer : SpatialTransformer
+        Images (N, 1, canvas, canvas) to the same shape.
+    """
+
+    def __init__(
+        self, classifier: nn.Module, canvas: int, downsample: int, width: int, transformer: nn.SpatialTransformer
+    ) -> None:
+        super().__init__(classifier, canvas, downsample, width)
+        self.transformer = transformer
+
+    def theta(self, x: Tensor) -> Tensor:
+        """The transformation of each image, output positions to input positions, in the transform's own shape."""
+        self._check(x)
+        return self.transformer.theta(x)
+
+    def stn(self, x: Tensor) -> Tensor:
+        """The warped images, before they are averaged: (N, 1, canvas, canvas) to the same shape."""
+        self._check(x)
+        return self.transformer(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, 1, canvas, canvas) to log-probabilities (N, 10)."""
+        return self.classify(self.stn(x))
+
+    def localisation_parameters(self) -> list[nn.Parameter]:
+        """Those that decide on the transformation; they often want a smaller learning rate."""
+        return list(self.transformer.parameters())
+
+    def classifier_parameters(self) -> list[nn.Parameter]:
+        """All the others."""
+        return list(self.classifier.parameters())
+
+
+# --- classifiers: three layers with weights -----------------------------------------------------------------------
+
+
+def _dense(size: int, width: int, batch_norm: bool, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(size * size, width),
+        *_normalisation(nn.BatchNorm1d, width, batch_norm),
+        nn.ReLU(),
+        nn.Linear(width, width),
+        *_normalisation(nn.BatchNorm1d, width, batch_norm),
+        nn.ReLU(),
+        *_dropout(dropout),
+        nn.Linear(width, _CLASSES),
+    )
+
+
+def _count_dense(size: int, width: int, batch_norm: bool) -> int:
+    """The parameters of `_dense`: weights and biases, gamma and beta."""
+    weights = size * size * width + width * width + width * _CLASSES
+    return weights + (2 + 4 * batch_norm) * width + _CLASSES
+
+
+def _convolutional(size: int, width: int, batch_norm: bool, dropout: float) -> nn.Sequential:
+    last, ceil_mode = _convolved_size(size)
+    return nn.Sequential(
+        nn.Conv2d(1, width, kernel_size=9),
+        *_normalisation(nn.BatchNorm2d, width, batch_norm),
+        nn.MaxPool2d(2, ceil_mode=ceil_mode),
+        nn.ReLU(),
+        nn.Conv2d(width, width, kernel_size=7),
+        *_normalisation(nn.BatchNorm2d, width, batch_norm),
+        nn.MaxPool2d(2, ceil_mode=ceil_mode),
+        nn.ReLU(),
+        nn.Flatten(),
+        *_dropout(dropout),
+        nn.Linear(last * last * width, _CLASSES),
+    )
+
+
+def _count_convolutional(size: int, width: int, batch_norm: bool) -> int:
+    """The parameters of `_convolutional`: weights and biases, gamma and beta."""
+    last, _ = _convolved_size(size)
+    weights = 9 * 9 * width + 7 * 7 * width * width + last * last * width * _CLASSES
+    return weights + (2 + 4 * batch_norm) * width + _CLASSES
+
+
+def _convolved_size(size: int) -> tuple[int, bool]:
+    """The side of an image after both convolutions and poolings, and whether these keep windows that stick out.
+
+    They do so only where they must. What the paper describes cannot be for RTS: a canvas of 42 pixels, averaged to 21,
+    leaves 13 after the first convolution and 6 after a pooling that leaves out the last row; the second convolution
+    needs 7. A pooling that takes that row on its own ("ceil mode") gives 13 -> 7 -> 1 -> 1.
+    """
+    floor = ((size - 8) // 2 - 6) // 2
+    if floor >= 1:
+        return floor, False
+    ceil = -(-(-(-(size - 8) // 2) - 6) // 2)
+    if ceil < 1:
+        raise ValueError(f"table1_model: {size} x {size} pixels are too few for the convolutions of 9 x 9 and 7 x 7")
+    return ceil, True
+
+
+# --- localisation networks ----------------------------------------------------------------------------------------
+
+
+def _dense_localisation(canvas: int, transform: str, batch_norm: bool) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(canvas * canvas, 32),
+        *_normalisation(nn.BatchNorm1d, 32, batch_norm),
+        nn.ReLU(),
+        nn.Linear(32, 32),
+        *_normalisation(nn.BatchNorm1d, 32, batch_norm),
+        nn.ReLU(),
+        _identity_layer(32, transform),
+    )
+
+
+def _convolutional_localisation(canvas: int, transform: str, batch_norm: bool) -> nn.Sequential:
+    """It looks at the image at half its size."""
+    last = (canvas // 2 - 4) // 2 - 4
+    if last < 1:
+        raise ValueError(f"table1_model: {canvas} x {canvas} pixels are too few for the localisation network")
+    return nn.Sequential(
+        nn.AvgPool2d(2),
+        nn.Conv2d(1, 20, kernel_size=5),
+        *_normalisation(nn.BatchNorm2d, 20, batch_norm),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Conv2d(20, 20, kernel_size=5),
+        *_normalisation(nn.BatchNorm2d, 20, batch_norm),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(20 * last * last, 20),
+        *_normalisation(nn.BatchNorm1d, 20, batch_norm),
+        nn.ReLU(),
+        _identity_layer(20, transform),
+    )
+
+
+def _identity_layer(features: int, transform: str) -> nn.Linear:
+    """The last layer of a localisation network: it answers with the identity, whatever it sees, until it learns."""
+    if transform != "affine":
+        raise ValueError(f"table1_model: expected transform to be 'affine', got {transform!r}")
+    return nn.identity_(nn.Linear(features, 6))
+
+
+# --- small parts --------------------------------------------------------------------------------------------------
+
+
+def _normalisation(kind: Callable[[int], nn.Module], width: int, wanted: bool) -> list[nn.Module]:
+    return [kind(width)] if wanted else []
+
+
+def _dropout(probability: float) -> list[nn.Module]:
+    return [nn.Dropout(probability)] if probability else []
+
+
+def _largest(fits: Callable[[int], bool], step: int) -> int:
+    """The largest multiple of `step` that fits, where all smaller ones fit too; 0 if none does."""
+    value = 0
+    while fits(value + step):
+        value += step
+    return value

@@ -1,0 +1,153 @@
+"""The networks of Table 1: how large they are, where they start, and what they refuse."""
+
+import numpy as np
+import pytest
+
+from ministn import Tensor, nn
+from ministn import functional as F
+from ministn.models import DistortedMnistClassifier, DistortedMnistSTN, table1_model
+
+# Units or filters, and parameters, as the module's docstring has them.
+WIDTHS = {
+    (28, "FCN"): (349, 399_615),
+    (28, "CNN"): (89, 399_086),
+    (28, "ST-FCN"): (331, 399_421),
+    (28, "ST-CNN"): (87, 392_678),
+    (42, "FCN"): (202, 399_566),
+    (42, "CNN"): (87, 399_862),
+    (42, "ST-FCN"): (400, 398_944),
+    (42, "ST-CNN"): (87, 396_068),
+    (60, "FCN"): (107, 397_943),
+    (60, "CNN"): (79, 391_376),
+    (60, "ST-FCN"): (245, 399_961),
+    (60, "ST-CNN"): (84, 399_172),
+}
+# By hand. Side of the image that the classifier sees, and of its last feature map: 28 -> 20 -> 10 -> 4 -> 2 and so on.
+SIZES = {(28, 1): (28, 2), (42, 1): (42, 5), (42, 2): (21, 1), (60, 1): (60, 10), (60, 2): (30, 2)}
+# Features of the convolutional localisation network before its dense layer: 20 maps of side 1, 4 and 9.
+LOCALISATION_FEATURES = {28: 20, 42: 320, 60: 1620}
+
+
+def noise(count, canvas):
+    return Tensor(np.random.default_rng(8).standard_normal((count, 1, canvas, canvas)).astype(np.float32))
+
+
+def count(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def transform_of(model):
+    return "affine" if model.startswith("ST-") else None
+
+
+def by_hand(model, canvas, width, batch_norm, localisation_batch_norm):
+    """The parameters of the paper's layers, from their sizes."""
+    size, last = SIZES[canvas, 2 if model.startswith("ST-") and canvas > 28 else 1]
+    if model.endswith("FCN"):
+        total = (size**2 + 1) * width + (width + 1) * width + (width + 1) * 10
+    else:
+        total = (81 + 1) * width + (49 * width + 1) * width + (last**2 * width + 1) * 10
+    total += 4 * width if batch_norm else 0
+    if model == "ST-FCN":
+        total += (canvas**2 + 1) * 32 + 33 * 32 + 33 * 6 + (4 * 32 if localisation_batch_norm else 0)
+    if model == "ST-CNN":
+        total += 26 * 20 + (25 * 20 + 1) * 20 + (LOCALISATION_FEATURES[canvas] + 1) * 20 + 21 * 6
+        total += 6 * 20 if localisation_batch_norm else 0
+    return total
+
+
+@pytest.mark.parametrize(("canvas", "name"), WIDTHS)
+def test_the_widest_network_within_the_budget(canvas, name):
+    model = table1_model(name, transform_of(name), canvas)
+    assert (model.width, count(model)) == WIDTHS[canvas, name]
+    assert count(model) == by_hand(name, canvas, model.width, False, False) <= 400_000
+    assert by_hand(name, canvas, model.width + 1, False, False) > 400_000
+
+
+@pytest.mark.parametrize(("canvas", "name"), WIDTHS)
+def test_normalisation_counts(canvas, name):
+    budget = 150_000
+    model = table1_model(name, transform_of(name), canvas, budget, batch_norm=True, localisation_batch_norm=True)
+    assert count(model) == by_hand(name, canvas, model.width, True, True) <= budget
+    assert by_hand(name, canvas, model.width + 1, True, True) > budget
+
+
+@pytest.mark.parametrize("name", ["FCN", "CNN", "ST-FCN", "ST-CNN"])
+@pytest.mark.parametrize("canvas", [28, 42, 60])
+def test_log_probabilities(name, canvas):
+    model = table1_model(name, transform_of(name), canvas, 120_000, batch_norm=True, dropout=0.3)
+    output = model.eval()(noise(3, canvas))
+    assert (output.shape, output.dtype) == ((3, 10), np.float32)
+    np.testing.assert_allclose(np.exp(output.detach().numpy()).sum(axis=1), np.ones(3), rtol=1e-5)  # ten float32 terms
+    assert type(model) is (DistortedMnistSTN if name.startswith("ST-") else DistortedMnistClassifier)
+
+
+@pytest.mark.parametrize("name", ["ST-FCN", "ST-CNN"])
+@pytest.mark.parametrize(("canvas", "downsample"), [(28, None), (42, None), (60, None), (42, 1)])
+def test_a_transformer_starts_with_the_identity(name, canvas, downsample):
+    model, x = table1_model(name, "affine", canvas, 150_000, downsample=downsample), noise(3, canvas)
+    np.testing.assert_array_equal(model.theta(x).detach().numpy(), np.tile(np.eye(2, 3), (3, 1, 1)))
+    # A pixel's coordinate may be off by a rounding: canvas * 1e-7, times differences of neighbours of up to 7.
+    np.testing.assert_allclose(model.stn(x).detach().numpy(), x.numpy(), atol=5e-5)
+    pooled = x if canvas == 28 or downsample == 1 else F.avg_pool2d(x, 2)
+    expected = F.log_softmax(model.classifier(pooled), dim=1)
+    np.testing.assert_allclose(model(x).detach().numpy(), expected.detach().numpy(), atol=1e-4)  # what is left of that
+
+
+def test_pooling_keeps_the_last_row_only_where_it_must():
+    """42 pixels averaged to 21 leave 13 after the first convolution, and the second one needs more than half of it."""
+    for canvas, ceil_mode in ((28, False), (42, True), (60, False)):
+        poolings = [m for m in table1_model("ST-CNN", "affine", canvas).classifier if isinstance(m, nn.MaxPool2d)]
+        assert [pooling.ceil_mode for pooling in poolings] == [ceil_mode] * 2
+
+
+def test_options_that_are_off_in_the_papers_setting():
+    def kinds(**options):
+        return [type(module).__name__ for module in table1_model("CNN", parameters=50_000, **options).classifier]
+
+    assert kinds() == ["Conv2d", "MaxPool2d", "ReLU", "Conv2d", "MaxPool2d", "ReLU", "Flatten", "Linear"]
+    assert kinds(batch_norm=True, dropout=0.5) == [
+        *("Conv2d", "BatchNorm2d", "MaxPool2d", "ReLU"),
+        *("Conv2d", "BatchNorm2d", "MaxPool2d", "ReLU"),
+        *("Flatten", "Dropout", "Linear"),
+    ]
+    assert table1_model("CNN", width_multiple=16).width == 80
+    assert table1_model("FCN", canvas=60, downsample=2).width == 323  # on 30 x 30 pixels
+
+
+def test_the_parameters_split_in_two():
+    model = table1_model("ST-CNN", "affine", parameters=60_000, batch_norm=True)
+    localisation, classifier = (
+        {id(parameter) for parameter in parameters}
+        for parameters in (model.localisation_parameters(), model.classifier_parameters())
+    )
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert localisation | classifier == set(names)
+    assert {names[key].split(".")[0] for key in localisation} == {"transformer"}
+    assert {names[key].split(".")[0] for key in classifier} == {"classifier"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("MLP",), "expected model to be one of FCN, CNN, ST-FCN, ST-CNN, got 'MLP'"),
+        (("ST-CNN",), "ST-CNN needs a transform, such as 'affine'"),
+        (("CNN", "affine"), "CNN has no transformer, but got the transform 'affine' for one"),
+        (("ST-CNN", "shear"), "'shear'"),
+        (("CNN", None, 20), "20 x 20 pixels are too few for the convolutions"),
+        (("ST-CNN", "affine", 26), "26 x 26 pixels are too few for the localisation network"),
+        (("CNN", None, 0), "expected canvas to be at least 1, got 0"),
+        (("FCN", None, 28, 700), "700 parameters are too few for FCN of width 1"),
+        (("ST-FCN", "affine", 60, 110_000), "110000 parameters are too few for ST-FCN of width 1"),
+    ],
+)
+def test_what_cannot_be_built(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        table1_model(*arguments)
+
+
+def test_images_of_another_canvas():
+    with pytest.raises(ValueError, match=r"expected images of shape \(N, 1, 42, 42\), got \(2, 1, 28, 28\)"):
+        table1_model("CNN", canvas=42, parameters=20_000)(noise(2, 28))
+    with pytest.raises(ValueError, match=r"DistortedMnistSTN: expected images of shape"):
+        table1_model("ST-CNN", "affine", parameters=20_000).theta(noise(2, 42))
