@@ -9,6 +9,7 @@ from ministn.kernels.conv2d import conv2d
 from ministn.kernels.grid_sample import grid_sample
 from ministn.kernels.linear import linear
 from ministn.kernels.max_pool2d import max_pool2d
+from ministn.kernels.projective_grid import projective_grid
 from ministn.kernels.spatial_transform import spatial_transform
 from ministn.ops.activation import exp, log, log_softmax, relu, sigmoid, softmax, tanh
 from ministn.ops.dropout import dropout, dropout2d
@@ -37,6 +38,7 @@ __all__ = [
     "mse_loss",
     "multi_margin_loss",
     "nll_loss",
+    "projective_grid",
     "relu",
     "sigmoid",
     "softmax",

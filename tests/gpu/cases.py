@@ -81,6 +81,18 @@ def affine_grid(dtype: type) -> Iterator[Arrays]:
         yield gradients(operation, draw(size[0], 2, 3), dtype=dtype)
 
 
+def projective_grid(dtype: type) -> Iterator[Arrays]:
+    """Horizons outside of the picture, large images in parts, and all points on the horizon, of either sign."""
+    for align_corners, size in ((False, (3, 1, 5, 13)), (True, (2, 1, 91, 93))):
+        theta = draw(size[0], 3, 3)
+        theta[:, 2, 2] += 3
+        operation = lambda theta, s=size, a=align_corners: F.projective_grid(theta, s, a)  # noqa: E731
+        yield gradients(operation, theta, dtype=dtype)
+    theta = draw(2, 3, 3)
+    theta[:, 2] = [[0, 0, 1e-8], [0, 0, -1e-8]]
+    yield gradients(lambda theta: F.projective_grid(theta, (2, 1, 3, 4)), theta, dtype=dtype)
+
+
 def grid_sample(dtype: type) -> Iterator[Arrays]:
     """Points up to half an image outside, in every mode and padding, and in a fixed order too."""
     for mode, padding, align_corners in itertools.product(
@@ -162,7 +174,16 @@ def batches(dtype: type) -> Iterator[Arrays]:
 CASES: dict[str, Callable[[type], Iterator[Arrays]]] = {
     f"ministn.{layer}.{case.__name__}": case
     for layer, cases in {
-        "kernels": (conv2d, linear, max_pool2d, avg_pool2d, affine_grid, grid_sample, spatial_transform),
+        "kernels": (
+            conv2d,
+            linear,
+            max_pool2d,
+            avg_pool2d,
+            affine_grid,
+            projective_grid,
+            grid_sample,
+            spatial_transform,
+        ),
         "ops": (elementwise, softmax, standardise, scores),
     }.items()
     for case in cases

@@ -58,6 +58,7 @@ OPS = {
     "linear of one row, no bias": (F.linear, (1, 4), (5, 4)),
     "linear of a batch-last view": (lambda x, w: F.linear(x.T, w), (4, 3), (5, 4)),
     "affine_grid": (lambda x: F.affine_grid(x, (2, 1, 5, 3)), (2, 2, 3)),
+    "projective_grid": (lambda x: F.projective_grid(x, (2, 1, 5, 3)), (2, 3, 3)),
     "conv2d": (lambda x, w, b: F.conv2d(x, w, b, stride=2, padding=1), (2, 3, 7, 6), (4, 3, 3, 2), (4,)),
     "max_pool2d": (lambda x: F.max_pool2d(x, 2), (2, 3, 6, 5)),
     "avg_pool2d": (lambda x: F.avg_pool2d(x, 3, 2, 1), (2, 3, 6, 5)),

@@ -30,6 +30,7 @@ ROUNDED = {
     "grid_sample_forward_bicubic": _FUSED,
     "grid_sample_backward_grid_bicubic": _FUSED,
     "grid_sample_list_taps_bicubic": _FUSED,
+    "projective_grid_backward": _FUSED,
     "spatial_transform_backward_input": _ORDER,
     "standardise_backward": _FUSED,
     "log_softmax": _FUNCTIONS,

@@ -1,0 +1,3 @@
+from ministn.kernels.projective_grid.op import HORIZON, ProjectiveGrid, projective_grid
+
+__all__ = ["HORIZON", "ProjectiveGrid", "projective_grid"]
