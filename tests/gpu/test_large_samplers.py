@@ -121,3 +121,18 @@ def test_affine_grid():
     g[0, -1, -1] = 2, 3
     launch("affine_grid", "affine_grid_backward", SIDE**2, grad_theta, g, x, y, SIDE, SIDE, blocks=(1, BLOCKS))
     np.testing.assert_array_equal(grad_theta[0].sum(axis=0), [[1, 0.5, 2], [1.5, 0.75, 3]])
+
+
+def test_projective_grid():
+    """At the last point (X, Y, w) = (4, 9.25, 2); dX = 1, dY = 1.5 and dw = -(1 * 2 + 1.5 * 4.625)."""
+    grid, grad_theta = zeros(1, SIDE, SIDE, 2), zeros(1, BLOCKS, 3, 3)
+    x, y = np.linspace(-1, 0.5, SIDE, dtype=np.float32), np.linspace(-1, 0.25, SIDE, dtype=np.float32)
+    theta, horizon = np.array([[[1, 2, 3], [4, 5, 6], [1, 0, 1.5]]], np.float32), np.float32(1e-6)
+    launch("projective_grid", "projective_grid_forward", SIDE**2, grid, theta, x, y, 1, SIDE, SIDE, horizon)
+    np.testing.assert_array_equal(grid[0, -1, -1], [2, 4.625])
+    g = zeros(*grid.shape)
+    g[0, -1, -1] = 2, 3
+    arrays, blocks = (grad_theta, g, theta, x, y), (1, BLOCKS)
+    launch("projective_grid", "projective_grid_backward", SIDE**2, *arrays, SIDE, SIDE, horizon, blocks=blocks)
+    of_rows = np.array([[1], [1.5], [-8.9375]])
+    np.testing.assert_array_equal(grad_theta[0].sum(axis=0), of_rows * [0.5, 0.25, 1])
