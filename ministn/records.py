@@ -38,8 +38,9 @@ class CheckpointError(ValueError):
 def save_checkpoint(path: str | Path, trainer: Trainer, **extra: Any) -> None:
     """Write everything that a continuation needs to one safetensors file.
 
-    Its tensors are the model's (``model.<name>``) and the optimiser's (``optimizer.<index>.<name>``). All else is JSON
-    in the metadata: epoch, step, metrics so far, history, the random state, the schedule, and what is in `extra`.
+    Its tensors are the model's (``model.<name>``), the optimiser's (``optimizer.<index>.<name>``) and, if the trainer
+    keeps an average of the weights, that (``average.<name>``). All else is JSON in the metadata: epoch, step, metrics
+    so far, history, the random state, the schedule, and what is in `extra`.
     Nothing in it says on which device the training was: it goes on on either.
     An existing file is replaced only by a complete new one.
 
@@ -66,11 +67,15 @@ def save_checkpoint(path: str | Path, trainer: Trainer, **extra: Any) -> None:
                 arrays[f"optimizer.{index}.{name}"] = value
             else:
                 numbers.setdefault(index, {})[name] = value
+    average = None if trainer.average is None else trainer.average.state_dict()
+    if average is not None:
+        arrays |= {f"average.{name}": array for name, array in average["weights"].items()}
     info = {
         "made_with": _made_with(trainer),
         "optimizer_groups": optimizer["param_groups"],
         "optimizer_numbers": numbers,
         "schedule_state": None if trainer.schedule is None else trainer.schedule.state_dict(),
+        "average_updates": None if average is None else average["updates"],
         "random": random.get_state(),
         "epoch": trainer.epoch,
         "step": trainer.step,
@@ -120,11 +125,16 @@ class Checkpoint:
                     _, index, name = key.split(".", 2)
                     slots.setdefault(int(index), {})[name] = array
             weights = {key.removeprefix("model."): a for key, a in self.arrays.items() if key.startswith("model.")}
+            averages = {key.removeprefix("average."): a for key, a in self.arrays.items() if key.startswith("average.")}
+            if bool(averages) != (trainer.average is not None):
+                raise ValueError(f"made {'with' if averages else 'without'} an average of the weights")
             with _all_or_nothing(trainer):
                 trainer.model.load_state_dict(weights)
                 trainer.optimizer.load_state_dict({"state": slots, "param_groups": info["optimizer_groups"]})
                 if trainer.schedule is not None:
                     trainer.schedule.load_state_dict(info["schedule_state"])
+                if trainer.average is not None:
+                    trainer.average.load_state_dict({"weights": averages, "updates": info["average_updates"]})
                 random.set_state(info["random"])
         trainer.epoch, trainer.step, trainer.seconds = epoch, step, seconds
         trainer.metrics, trainer.history = metrics, history
@@ -232,12 +242,15 @@ def _all_or_nothing(trainer: Trainer) -> Iterator[None]:
     weights = {name: tensor.numpy().copy() for name, tensor in trainer.model.state_dict().items()}
     optimizer, state = trainer.optimizer.state_dict(), random.get_state()
     schedule = None if trainer.schedule is None else trainer.schedule.state_dict()
+    average = None if trainer.average is None else trainer.average.state_dict()
     try:
         yield
     except BaseException:
         trainer.model.load_state_dict(weights)
         if trainer.schedule is not None:
             trainer.schedule.load_state_dict(schedule)
+        if trainer.average is not None:
+            trainer.average.load_state_dict(average)
         trainer.optimizer.load_state_dict(optimizer)  # after the schedule, which sets the learning rates
         random.set_state(state)
         raise

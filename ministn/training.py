@@ -175,6 +175,10 @@ class Trainer:
     train_loader, test_loader : DataLoader
     schedule : Schedule, optional
         Of the optimizer; moved on by one after every step.
+    loss : callable, by keyword
+        What is minimised, from log-probabilities and labels; the evaluation has the plain `nll_loss`.
+    average : ExponentialMovingAverage, by keyword, optional
+        Of the model's weights; moved on after every step. The evaluation is then that of the average.
     capture : bool
         On the GPU: record forward and backward pass as a CUDA graph, in the second step with a batch of a shape, and
         launch that from then on. It saves the time that Python needs to launch each kernel. The model must do the same
@@ -202,6 +206,8 @@ class Trainer:
     test_loader: Any
     schedule: Any = None
     capture: bool = False
+    loss: Callable[[Tensor, Any], Tensor] = field(default=F.nll_loss, kw_only=True)
+    average: Any = field(default=None, kw_only=True)
     epoch: int = field(default=0, init=False)
     step: int = field(default=0, init=False)
     seconds: float = field(default=0.0, init=False)
@@ -258,6 +264,8 @@ class Trainer:
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
+        if self.average is not None:
+            self.average.update()
         self.metrics.add(log_probabilities, labels, loss)
         self.step += 1
 
@@ -280,7 +288,7 @@ class Trainer:
     def _computed(self, images: Tensor, labels: Any) -> tuple[Tensor, Tensor]:
         self.optimizer.zero_grad()
         log_probabilities = self.model(images)
-        loss = F.nll_loss(log_probabilities, labels)
+        loss = self.loss(log_probabilities, labels)
         if loss.device == "cpu":
             self._check_finite(loss.item(), f"step {self.step + 1}")
         loss.backward()
@@ -303,7 +311,9 @@ class Trainer:
         return self.metrics
 
     def _complete_epoch(self) -> None:
-        train, test = self.read_metrics(), evaluate(self.model, self.test_loader)
+        train = self.read_metrics()
+        with self.average.applied() if self.average is not None else contextlib.nullcontext():
+            test = evaluate(self.model, self.test_loader)
         self._check_finite(test.loss, "the evaluation")
         self.history.append(
             {

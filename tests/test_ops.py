@@ -299,6 +299,15 @@ def compare_with_torch(ours, theirs, *arrays, dtype):
         np.testing.assert_allclose(x.grad.data, torch_x.grad.numpy(), **tolerance)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_smoothed_losses_agree(reduction):
+    """The cross-entropy is compared with PyTorch's, whose nll_loss does not smooth labels."""
+    scores = Tensor(np.random.default_rng(0).standard_normal((5, 7)))
+    options = {"labels": np.arange(5), "reduction": reduction, "label_smoothing": 0.3}
+    losses = F.nll_loss(F.log_softmax(scores, dim=1), **options), F.cross_entropy(scores, **options)
+    np.testing.assert_array_equal(losses[0].data, losses[1].data)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize(
@@ -306,6 +315,8 @@ def compare_with_torch(ours, theirs, *arrays, dtype):
     [
         ("cross_entropy", {}),
         ("nll_loss", {}),
+        ("cross_entropy", {"label_smoothing": 0.2}),
+        ("cross_entropy", {"label_smoothing": 1.0}),
         ("multi_margin_loss", {}),
         ("multi_margin_loss", {"p": 2, "margin": 0.3}),
     ],
@@ -427,6 +438,7 @@ BAD_CALLS = [
     (lambda: F.cross_entropy(X, [0, 3]), ValueError, "cross_entropy: expected labels 0 to 2, got 0 to 3"),
     (lambda: F.cross_entropy(X, [-1, 0]), ValueError, "cross_entropy: expected labels 0 to 2, got -1 to 0"),
     (lambda: F.nll_loss(X, [0, 3]), ValueError, "nll_loss: expected labels 0 to 2"),
+    (lambda: F.nll_loss(X, [0, 1], label_smoothing=1.5), ValueError, "expected label_smoothing to be from 0 to 1"),
     (lambda: F.multi_margin_loss(X, [5, 0]), ValueError, "multi_margin_loss: expected labels 0 to 2"),
     (lambda: F.cross_entropy(X, [0.0, 1.0]), TypeError, "cross_entropy: expected integer labels, got float64"),
     (lambda: F.cross_entropy(X, [0, 1, 2]), ValueError, r"scores \(N, K\) and labels \(N,\), got \(2, 3\) and \(3,\)"),

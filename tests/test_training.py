@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -49,8 +50,14 @@ def make_images(number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_trainer(
-    optimizer: str = "adamw", seed: int = 0, model: type[Dense] = Dense, batch_size: int = 32, **options: int
+    optimizer: str = "adamw",
+    seed: int = 0,
+    model: type[Dense] = Dense,
+    batch_size: int = 32,
+    average: bool = False,
+    **options: int,
 ) -> training.Trainer:
+    """With `average`, one of the weights is kept and labels are smoothed."""
     ministn.manual_seed(seed)
     network = model(**options)
     train_loader = data.DataLoader(*make_images(203, 1), batch_size, seed=7, std=0.5, augment=data.random_shift(1))
@@ -61,7 +68,11 @@ def make_trainer(
         schedule = optim.LinearWarmup(made, 3, after=optim.CosineAnnealingLR(made, T_max=20))
     else:
         made, schedule = optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True), None
-    return training.Trainer(network, made, train_loader, test_loader, schedule)
+    trainer = training.Trainer(network, made, train_loader, test_loader, schedule)
+    if average:
+        trainer.average = optim.ExponentialMovingAverage(network, 0.9)
+        trainer.loss = functools.partial(F.nll_loss, label_smoothing=0.1)
+    return trainer
 
 
 def weights(trainer: training.Trainer) -> dict[str, np.ndarray]:
@@ -116,6 +127,37 @@ def test_a_step_is_forward_backward_update():
     # a central difference of step 1e-5 in float64 is good to about 1e-10
     assert trainer.model.fc2.bias.data[1] == pytest.approx(bias[1] - 0.1 * slope, abs=1e-9)
     assert trainer.step == 1
+
+
+def test_the_loss_is_the_trainers_and_the_evaluation_that_of_the_average():
+    trainer = make_trainer(average=True)
+    images, labels = next(trainer.train_loader.batches())
+    state = random.get_state()
+    log_probabilities = trainer.model(images)
+    expected = 0.9 * F.nll_loss(log_probabilities, labels).item() - 0.1 * log_probabilities.data.mean()
+    random.set_state(state)
+    trainer.train_step(images, labels)
+    assert trainer.metrics.loss == pytest.approx(expected, rel=1e-6)  # a sum of 96 numbers in float32
+
+    trainer = make_trainer(average=True)
+    (row,) = trainer.fit(1)
+    without = training.evaluate(trainer.model, trainer.test_loader).loss
+    trainer.model.load_state_dict(trainer.average.state_dict()["weights"])
+    assert training.evaluate(trainer.model, trainer.test_loader).loss == row["test_loss"] != without
+
+
+@pytest.mark.parametrize("changes", [{"average_updates": -1}, {"average_updates": None}], ids=["negative", "missing"])
+def test_a_damaged_average_changes_nothing(tmp_path, changes):
+    records.save_checkpoint(tmp_path / "checkpoint.safetensors", make_trainer(average=True))
+    rewrite(tmp_path / "checkpoint.safetensors", **changes)
+    trainer = make_trainer(seed=5, average=True)
+    trainer.train_step(*next(trainer.train_loader.batches()))
+    before = state_of(trainer)
+    with pytest.raises(records.CheckpointError, match="updates"):
+        records.read_checkpoint(tmp_path / "checkpoint.safetensors").restore(trainer)
+    assert state_of(trainer) == before
+    with pytest.raises(records.CheckpointError, match="made with an average of the weights"):
+        records.read_checkpoint(tmp_path / "checkpoint.safetensors").restore(make_trainer())
 
 
 def test_training_metrics_are_means_over_images_not_over_batches():
@@ -194,13 +236,13 @@ def test_weights_that_diverge_in_the_last_step_are_found_by_the_evaluation():
 # --- stopping and going on ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize(("optimizer", "average"), [("adamw", False), ("sgd", False), ("adamw", True)])
 @pytest.mark.parametrize("stop_at", [1, 4, 7, 10], ids=lambda step: f"step{step}")  # 7 steps are an epoch
-def test_resume_is_exact(tmp_path, ctrl_c, optimizer, stop_at):
-    whole = make_trainer(optimizer)
+def test_resume_is_exact(tmp_path, ctrl_c, optimizer, average, stop_at):
+    whole = make_trainer(optimizer, average=average)
     whole.fit(3)
 
-    stopped = make_trainer(optimizer)
+    stopped = make_trainer(optimizer, average=average)
     steps = 0
 
     def press_ctrl_c(trainer):
@@ -214,13 +256,20 @@ def test_resume_is_exact(tmp_path, ctrl_c, optimizer, stop_at):
     assert steps == stop_at
     records.save_checkpoint(tmp_path / "checkpoint", stopped)
 
-    resumed = make_trainer(optimizer, seed=99)  # other weights and another random state, all to be replaced
+    resumed = make_trainer(
+        optimizer, seed=99, average=average
+    )  # other weights and another random state, all to be replaced
     records.read_checkpoint(tmp_path / "checkpoint").restore(resumed)
     assert 7 * resumed.epoch + resumed.step == stop_at
     resumed.fit(3)
     for name, array in weights(whole).items():
         np.testing.assert_array_equal(weights(resumed)[name], array)  # to the last bit
     assert without_times(resumed.history) == without_times(whole.history)
+    if average:
+        assert resumed.average.updates == whole.average.updates == 21
+        averages = whole.average.state_dict()["weights"]
+        for name, array in resumed.average.state_dict()["weights"].items():
+            np.testing.assert_array_equal(array, averages[name])
 
 
 def test_ctrl_c_waits_for_the_end_of_the_step(ctrl_c):
@@ -369,6 +418,7 @@ def test_a_dtype_that_numpy_lacks(tmp_path, dtype, size, kind):
 def state_of(trainer: training.Trainer) -> tuple[object, ...]:
     """Everything that a restore changes, in a form that == compares."""
     optimizer = trainer.optimizer.state_dict()
+    average = trainer.average and trainer.average.state_dict()
     slots = [
         (index, name, np.asarray(value).tolist())
         for index, values in optimizer["state"].items()
@@ -380,6 +430,7 @@ def state_of(trainer: training.Trainer) -> tuple[object, ...]:
         trainer.schedule and trainer.schedule.state_dict(),
         random.get_state(),
         (trainer.epoch, trainer.step, trainer.seconds, vars(trainer.metrics), trainer.history),
+        average and (average["updates"], {name: array.tolist() for name, array in average["weights"].items()}),
     )
 
 
@@ -390,8 +441,9 @@ def state_of(trainer: training.Trainer) -> tuple[object, ...]:
         ({"hidden": 5}, r"fc1.weight: expected shape \(5, 63\), got \(16, 63\)"),
         ({"optimizer": "sgd"}, "made with optimizer AdamW, not with SGD"),
         ({"batch_size": 64}, "made with batch_size 32, not with 64"),
+        ({"average": True}, "made without an average of the weights"),
     ],
-    ids=["model", "shape", "optimizer", "batch size"],
+    ids=["model", "shape", "optimizer", "batch size", "average"],
 )
 def test_a_checkpoint_of_something_else(saved, options, message):
     trainer = make_trainer(**options)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, array_module, device_of, implementation, is_array, to_device
+from ministn.ops.activation import log_softmax
 from ministn.ops.reduction import mean
 from ministn.ops.reduction import sum as sum_
 
@@ -74,7 +75,7 @@ class MultiMarginLoss(Function):
         return grad
 
 
-def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tensor:
+def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:
     """Softmax and negative log-likelihood in one: -log softmax(logits)[label].
 
     Parameters
@@ -85,6 +86,9 @@ def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tenso
         The right classes, 0 to K - 1. Those in a NumPy array or a list are sent to where the logits are.
     reduction : {"mean", "sum", "none"}
         Over the batch.
+    label_smoothing : float
+        From 0 to 1, epsilon: each class counts as right with epsilon / K, and the right one with 1 - epsilon more, so
+        that the loss is (1 - epsilon) (-log p[label]) + epsilon (mean over k of -log p[k]).
 
     Returns
     -------
@@ -96,17 +100,30 @@ def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean") -> Tenso
     ValueError, TypeError
         For shapes that do not fit, labels that are not integers, labels on the GPU of logits on the CPU, or a label
         outside 0 to K - 1 (of labels on the GPU this is not checked, since it would wait for the GPU).
+
+    References
+    ----------
+    Szegedy et al. (2016), "Rethinking the inception architecture for computer vision", arXiv:1512.00567, section 7
+    (label smoothing).
     """
+    if label_smoothing:
+        return nll_loss(log_softmax(logits, dim=1), labels, reduction, label_smoothing)
     return _reduce(
         "cross_entropy", CrossEntropy.apply(logits, labels=_labels("cross_entropy", logits, labels)), reduction
     )
 
 
-def nll_loss(log_probabilities: Tensor, labels: Any, reduction: str = "mean") -> Tensor:
+def nll_loss(log_probabilities: Tensor, labels: Any, reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:
     """Negative log-likelihood: -log_probabilities[label]; parameters as in `cross_entropy`."""
     _check_reduction("nll_loss", reduction)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"nll_loss: expected label_smoothing to be from 0 to 1, got {label_smoothing}")
     labels = _labels("nll_loss", log_probabilities, labels)
-    return NLLLoss.apply(log_probabilities, labels=labels, reduction=reduction)
+    loss: Tensor = NLLLoss.apply(log_probabilities, labels=labels, reduction=reduction)
+    if label_smoothing:
+        uniform = _reduce("nll_loss", -mean(log_probabilities, dim=1), reduction)
+        loss = (1 - label_smoothing) * loss + label_smoothing * uniform
+    return loss
 
 
 def mse_loss(input: Tensor, target: Any, reduction: str = "mean") -> Tensor:
