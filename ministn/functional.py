@@ -11,6 +11,7 @@ from ministn.kernels.linear import linear
 from ministn.kernels.max_pool2d import max_pool2d
 from ministn.kernels.projective_grid import projective_grid
 from ministn.kernels.spatial_transform import spatial_transform
+from ministn.kernels.thin_plate_spline_grid import thin_plate_spline_grid
 from ministn.ops.activation import exp, log, log_softmax, relu, sigmoid, softmax, tanh
 from ministn.ops.dropout import dropout, dropout2d
 from ministn.ops.linalg import matmul
@@ -44,4 +45,5 @@ __all__ = [
     "softmax",
     "spatial_transform",
     "tanh",
+    "thin_plate_spline_grid",
 ]

@@ -14,6 +14,7 @@ import numpy as np
 from ministn import Tensor, backend
 from ministn import functional as F
 from ministn.kernels import _cuda
+from ministn.kernels.thin_plate_spline_grid import regular_control_points
 
 Arrays = list[np.ndarray]
 
@@ -91,6 +92,18 @@ def projective_grid(dtype: type) -> Iterator[Arrays]:
     theta = draw(2, 3, 3)
     theta[:, 2] = [[0, 0, 1e-8], [0, 0, -1e-8]]
     yield gradients(lambda theta: F.projective_grid(theta, (2, 1, 3, 4)), theta, dtype=dtype)
+
+
+def thin_plate_spline_grid(dtype: type) -> Iterator[Arrays]:
+    """Control points that lie well apart: the system of points close together would magnify the rounding."""
+    for rows, columns, align_corners, size in (
+        (2, 3, False, (3, 1, 5, 13)),
+        (4, 4, True, (3, 1, 5, 13)),
+        (2, 2, False, (2, 1, 91, 93)),
+    ):  # one: in parts
+        points = regular_control_points(rows, columns) + 0.2 * draw(rows * columns, 2, seed=1)
+        operation = lambda theta, s=size, a=align_corners, c=points: F.thin_plate_spline_grid(theta, c, s, a)  # noqa: E731
+        yield gradients(operation, draw(size[0], rows * columns, 2), dtype=dtype)
 
 
 def grid_sample(dtype: type) -> Iterator[Arrays]:
@@ -181,6 +194,7 @@ CASES: dict[str, Callable[[type], Iterator[Arrays]]] = {
             avg_pool2d,
             affine_grid,
             projective_grid,
+            thin_plate_spline_grid,
             grid_sample,
             spatial_transform,
         ),
