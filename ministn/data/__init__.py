@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import sys
 
-from ministn.data import mnist, strokes
+from ministn.data import distortions, mnist, strokes
 from ministn.data.dataset import DataError, ImageDataset
+from ministn.data.distortions import DISTORTIONS, distorted_test_set
 from ministn.data.loader import DataLoader, random_shift
 
 
@@ -52,4 +53,15 @@ def load(name: str = "auto", data_dir: str | os.PathLike[str] | None = None, see
         return strokes.load(seed=seed)
 
 
-__all__ = ["DataError", "DataLoader", "ImageDataset", "load", "mnist", "random_shift", "strokes"]
+__all__ = [
+    "DISTORTIONS",
+    "DataError",
+    "DataLoader",
+    "ImageDataset",
+    "distorted_test_set",
+    "distortions",
+    "load",
+    "mnist",
+    "random_shift",
+    "strokes",
+]

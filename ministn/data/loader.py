@@ -40,6 +40,8 @@ class DataLoader:
     augment : callable, optional
         ``augment(images, generator)`` gets a copy of the batch's images, uint8 (B, H, W), and
         returns as many of the same shape and dtype. The generator follows from seed, epoch and batch.
+        If it has an attribute ``canvas``, an integer, it returns images of canvas x canvas pixels instead, as the
+        distortions of `ministn.data.distortions` do, and the batches have that size.
     device : {"cpu", "gpu"}
         Where the batches are. On the GPU the whole data set is kept, sent with the first batch, and batches are made
         there; `random_shift` works there too, while images for any other augmentation are made on the CPU and sent
@@ -50,6 +52,8 @@ class DataLoader:
     epoch : int
         The epoch that the next iteration goes through, from 0. Coming to an epoch's end adds one; breaking off does
         not, so set it, and use `batches(start)`, to go on exactly where a training run stopped.
+    image_shape : (int, int)
+        Height and width of the images in the batches.
 
     Raises
     ------
@@ -100,12 +104,22 @@ class DataLoader:
         self.seed = integer("DataLoader", "seed", seed, 0)
         self.drop_last = drop_last
         self.augment = augment
+        canvas = getattr(augment, "canvas", None)
+        if canvas is not None:
+            integer("DataLoader", "augment.canvas", canvas, 1)
         self.device = device
         self.mean, self.std = float(mean), float(std)
         self.epoch = 0
         # (v / 255 - mean) / std as scale v + offset
         self._scale, self._offset = np.float32(1 / (255 * std)), np.float32(-mean / std)
         self._uploaded: Uploaded | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of the images in the batches: the data's, or those that `augment` gives them."""
+        _, height, width = self.images.shape
+        canvas: int | None = getattr(self.augment, "canvas", None)
+        return (height, width) if canvas is None else (canvas, canvas)
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
@@ -131,7 +145,7 @@ class DataLoader:
 
         Yields
         ------
-        images : Tensor of float32, shape (B, 1, H, W)
+        images : Tensor of float32, shape (B, 1, *image_shape)
             On the CPU in batch-last memory: B is the fastest axis.
         labels : numpy.ndarray or cupy.ndarray of int64, shape (B,)
         """
@@ -184,9 +198,10 @@ class DataLoader:
     def _augmented(self, images: np.ndarray, epoch: int, number: int) -> np.ndarray:
         assert self.augment is not None
         augmented = self.augment(images, self._generator(epoch, number))
-        if augmented.shape != images.shape or augmented.dtype != np.uint8:
+        expected = (len(images), *self.image_shape)
+        if augmented.shape != expected or augmented.dtype != np.uint8:
             raise ValueError(
-                f"DataLoader: expected augment to return uint8 {images.shape}, got {augmented.dtype} {augmented.shape}"
+                f"DataLoader: expected augment to return uint8 {expected}, got {augmented.dtype} {augmented.shape}"
             )
         return augmented
 

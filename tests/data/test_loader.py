@@ -161,6 +161,44 @@ def test_augmentation_that_returns_something_else_is_an_error(wrong):
         next(iter(DataLoader(*numbered(4), 4, augment=wrong)))
 
 
+class Enlarged:
+    """An augmentation whose images are square, and larger."""
+
+    def __init__(self, canvas, returned=None):
+        self.canvas, self.returned = canvas, returned or canvas
+
+    def __call__(self, images, generator):
+        enlarged = np.zeros((len(images), self.returned, self.returned), np.uint8)
+        enlarged[:, :5, :3] = images
+        return enlarged
+
+
+def test_an_augmentation_with_a_canvas_gives_images_of_that_size():
+    images, numbers = numbered(10)
+    assert (
+        DataLoader(images, numbers).image_shape
+        == DataLoader(images, numbers, augment=random_shift(1)).image_shape
+        == (5, 3)
+    )
+    loader = DataLoader(images, numbers, 4, augment=Enlarged(9))
+    assert loader.image_shape == (9, 9)
+    for batch, labels in loader:
+        assert batch.shape == (len(labels), 1, 9, 9)
+        assert is_batch_last(batch.data)
+        # one rounding of the factor and one of the product
+        np.testing.assert_allclose(batch.data[:, 0, :5, :3], images[labels] / 255.0, rtol=2.5e-7, atol=0)
+        assert batch.data.sum(dtype=float) == pytest.approx(images[labels].sum() / 255.0, rel=2.5e-7)
+
+
+def test_a_canvas_is_checked():
+    with pytest.raises(ValueError, match=r"expected augment to return uint8 \(4, 9, 9\), got uint8 \(4, 8, 8\)"):
+        next(iter(DataLoader(*numbered(4), 4, augment=Enlarged(9, returned=8))))
+    with pytest.raises(ValueError, match=r"DataLoader: expected augment.canvas to be at least 1, got -2"):
+        DataLoader(*numbered(4), 4, augment=Enlarged(-2))
+    with pytest.raises(TypeError, match=r"DataLoader: expected augment.canvas to be an integer, got \(9, 9\)"):
+        DataLoader(*numbered(4), 4, augment=Enlarged((9, 9)))
+
+
 GOOD = np.zeros((6, 5, 3), np.uint8)
 NUMBERS = np.zeros(6, np.int64)
 

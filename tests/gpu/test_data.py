@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ministn.autodiff import Tensor
-from ministn.data import DataLoader, random_shift
+from ministn.data import DataLoader, distortions, random_shift
 
 
 def invert(images, generator):
@@ -37,6 +37,20 @@ def test_batches_have_the_bits_of_the_cpu(library, augment, options):
             np.testing.assert_array_equal(images.numpy(), expected_images.numpy())
             np.testing.assert_array_equal(labels.get(), expected_labels)
     assert there.epoch == here.epoch == 2
+
+
+def test_augmentations_may_have_a_size_of_their_own(library):
+    images = np.random.default_rng(7).integers(0, 256, (10, 28, 28), dtype=np.uint8)
+    here, there = (
+        DataLoader(images, np.arange(10), 4, augment=distortions.RotatedScaledTranslated(), device=device)
+        for device in ("cpu", "gpu")
+    )
+    assert there.image_shape == (42, 42)
+    for (batch, labels), (expected, expected_labels) in zip(there, here, strict=True):
+        assert isinstance(batch.data, library.ndarray)
+        assert batch.shape == (len(expected_labels), 1, 42, 42)
+        np.testing.assert_array_equal(batch.numpy(), expected.numpy())
+        np.testing.assert_array_equal(labels.get(), expected_labels)
 
 
 def test_every_pixel_value_has_the_bits_of_the_cpu(library):
