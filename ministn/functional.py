@@ -12,9 +12,9 @@ from ministn.kernels.max_pool2d import max_pool2d
 from ministn.kernels.projective_grid import projective_grid
 from ministn.kernels.spatial_transform import spatial_transform
 from ministn.kernels.thin_plate_spline_grid import thin_plate_spline_grid
-from ministn.ops.activation import exp, log, log_softmax, relu, sigmoid, softmax, tanh
+from ministn.ops.activation import cos, exp, log, log_softmax, relu, sigmoid, sin, softmax, tanh, xlogx
 from ministn.ops.dropout import dropout, dropout2d
-from ministn.ops.linalg import matmul
+from ministn.ops.linalg import inverse, matmul
 from ministn.ops.loss import cross_entropy, mse_loss, multi_margin_loss, nll_loss
 from ministn.ops.normalization import batch_norm
 from ministn.ops.shape import concatenate, flatten
@@ -25,12 +25,14 @@ __all__ = [
     "batch_norm",
     "concatenate",
     "conv2d",
+    "cos",
     "cross_entropy",
     "dropout",
     "dropout2d",
     "exp",
     "flatten",
     "grid_sample",
+    "inverse",
     "linear",
     "log",
     "log_softmax",
@@ -42,8 +44,10 @@ __all__ = [
     "projective_grid",
     "relu",
     "sigmoid",
+    "sin",
     "softmax",
     "spatial_transform",
     "tanh",
     "thin_plate_spline_grid",
+    "xlogx",
 ]

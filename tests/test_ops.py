@@ -1,11 +1,14 @@
 """Every array operation: values, gradients by finite differences, PyTorch's answers, dtypes and bad input."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
 import ministn
 import ministn.functional as F
 from ministn import Tensor
+from ministn.kernels._cuda import recordable
 
 
 def normal(*shape, seed=0, dtype=np.float64):
@@ -60,6 +63,11 @@ GRADCHECKS = {
     "sigmoid": (lambda a: a.sigmoid(), [normal(3, 4)]),
     "exp": (lambda a: a.exp(), [normal(3, 4)]),
     "log": (lambda a: a.log(), [positive(3, 4)]),
+    "sin": (lambda a: a.sin(), [normal(3, 4)]),
+    "cos": (lambda a: a.cos(), [normal(3, 4)]),
+    "xlogx": (F.xlogx, [positive(3, 4)]),
+    "xlogx of squares": (lambda a: F.xlogx(a * a), [normal(3, 4)]),
+    "inverse": (lambda a: F.inverse(a + Tensor(4 * np.eye(3)).astype(a.dtype)), [normal(2, 4, 3, 3)]),
     "softmax": (lambda a: a.softmax(), [normal(3, 4)]),
     "softmax over the first axis": (lambda a: F.softmax(a, dim=0), [normal(3, 4)]),
     "log_softmax": (lambda a: F.log_softmax(a, dim=1), [normal(3, 4, 2)]),
@@ -187,6 +195,36 @@ def test_relu_has_slope_zero_at_zero():
     y.sum().backward()
     np.testing.assert_array_equal(y.data, [0, 0, 2])
     np.testing.assert_array_equal(x.grad.data, [0, 0, 1])
+
+
+def test_xlogx_is_zero_at_zero_with_slope_zero():
+    """Also where a squared distance is 0: no NaN comes of 0 times the infinite slope."""
+    x = Tensor(np.array([0.0, 1.0, np.e]), requires_grad=True)
+    y = F.xlogx(x)
+    np.testing.assert_allclose(y.data, [0, 0, np.e], rtol=1e-15)
+    y.sum().backward()
+    np.testing.assert_allclose(x.grad.data, [0, 1, 2], rtol=1e-15)
+
+
+def test_inverse_by_hand_and_against_numpy():
+    shift = np.array([[2.0, 0, 1], [0, 4, -2], [0, 0, 1]])
+    np.testing.assert_array_equal(F.inverse(Tensor(shift)).data, [[0.5, 0, -0.5], [0, 0.25, 0.5], [0, 0, 1]])
+    matrices = np.random.default_rng(0).standard_normal((7, 3, 3)) + 4 * np.eye(3)
+    np.testing.assert_allclose(F.inverse(Tensor(matrices)).data, np.linalg.inv(matrices), rtol=0, atol=1e-13)  # float64
+
+
+@pytest.mark.parametrize("shapes", [((2, 3, 4), (4, 5)), ((6, 2, 3), (6, 3, 3)), ((5, 2), (3, 2, 4))])
+def test_matmul_in_recorded_steps_is_the_same(shapes):
+    """There it is computed without a library."""
+    results = []
+    for record in (contextlib.nullcontext, recordable):
+        a, b = (normal(*shape, seed=seed) for seed, shape in enumerate(shapes))
+        with record():
+            product = a @ b
+            product.backward(normal(*product.shape, seed=2).detach())
+        results.append([product.data, a.grad.data, b.grad.data])
+    for with_library, without in zip(*results, strict=True):
+        np.testing.assert_allclose(without, with_library, rtol=0, atol=1e-13)  # float64 rounding of sums of 30
 
 
 def test_power_zero_at_zero_has_slope_zero():
@@ -452,6 +490,7 @@ BAD_CALLS = [
     (lambda: F.linear(X, X, Tensor(np.zeros(3))), ValueError, r"linear: expected a bias of shape \(2,\)"),
     (lambda: X @ X, ValueError, r"matmul: expected shapes \(..., n, k\) and \(..., k, m\), got \(2, 3\) and \(2, 3\)"),
     (lambda: X @ X[0], ValueError, "matmul: expected shapes"),
+    (lambda: F.inverse(X), ValueError, r"inverse: expected a shape \(..., 3, 3\), got \(2, 3\)"),
     (lambda: X**X, TypeError, "power: expected a number as exponent, got Tensor"),
     (lambda: X + "a", TypeError, "expected float32, float64, integer or bool data"),
     (lambda: X.reshape(4, 2), ValueError, r"a tensor of shape \(2, 3\) does not fit shape \(4, 2\)"),

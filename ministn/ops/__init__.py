@@ -46,6 +46,8 @@ _METHODS: dict[str, Callable[..., Any] | property] = {
     "sigmoid": activation.sigmoid,
     "exp": activation.exp,
     "log": activation.log,
+    "sin": activation.sin,
+    "cos": activation.cos,
     "softmax": activation.softmax,
     "log_softmax": activation.log_softmax,
 }

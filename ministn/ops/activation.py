@@ -65,6 +65,41 @@ class Log(Function):
         return grad_output / self.x
 
 
+class Sin(Function):
+    """y = sin x, y' = cos x."""
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return array_module(x).sin(x)
+
+    def backward(self, grad_output: Array) -> Array:
+        return grad_output * array_module(grad_output).cos(self.x)
+
+
+class Cos(Function):
+    """y = cos x, y' = -sin x."""
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return array_module(x).cos(x)
+
+    def backward(self, grad_output: Array) -> Array:
+        return -grad_output * array_module(grad_output).sin(self.x)
+
+
+class XLogX(Function):
+    """y = x ln x, y' = 1 + ln x; at 0 both are 0: the limit of y, and the slope that a squared distance needs there."""
+
+    def forward(self, x: Array) -> Array:
+        xp = array_module(x)
+        self.log = xp.log(xp.where(x == 0, xp.ones_like(x), x))  # ln 1 = 0 in the place of ln 0
+        self.positive = (x != 0).astype(x.dtype)
+        return x * self.log
+
+    def backward(self, grad_output: Array) -> Array:
+        return grad_output * (self.log + self.positive)
+
+
 class LogSoftmax(Function):
     """y_k = x_k - ln sum_j e^(x_j) along an axis, so dx_k = dy_k - e^(y_k) sum_j dy_j."""
 
@@ -102,6 +137,25 @@ def exp(x: Tensor) -> Tensor:
 def log(x: Tensor) -> Tensor:
     """The natural logarithm element by element."""
     return Log.apply(in_floating_point(x))
+
+
+def sin(x: Tensor) -> Tensor:
+    """The sine element by element, of an angle in radians."""
+    return Sin.apply(in_floating_point(x))
+
+
+def cos(x: Tensor) -> Tensor:
+    """The cosine element by element, of an angle in radians."""
+    return Cos.apply(in_floating_point(x))
+
+
+def xlogx(x: Tensor) -> Tensor:
+    """x ln x element by element, for x >= 0; 0 at 0, and the slope there, which is infinite, is taken as 0.
+
+    With x = r^2 this is the radial function of a thin plate spline. Its gradient with respect to a point at distance r
+    is 2 r (1 + ln r^2) in length, which tends to 0 with r: 0 is the right answer there.
+    """
+    return XLogX.apply(in_floating_point(x))
 
 
 def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
