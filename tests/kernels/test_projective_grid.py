@@ -7,12 +7,13 @@ from implementations import KERNELS, kernels
 from ministn import Tensor, gradcheck
 from ministn.kernels._coordinates import pixel_centres
 from ministn.kernels.affine_grid import affine_grid
-from ministn.kernels.projective_grid import HORIZON, projective_grid
+from ministn.kernels.projective_grid import projective_grid
 
 SIZES = [(1, 1, 1, 1), (2, 3, 5, 7), (3, 1, 1, 4), (70, 2, 6, 1), (1, 1, 91, 93)]  # the last one in parts, on a GPU
 # A few roundings of numbers near 1, of which float32 has 6e-8 between neighbours; a digit more than for an affine grid,
 # since where w is as small as 0.2 so many of the sum's roundings are left in it.
 TOLERANCE = {np.float32: 5e-6, np.float64: 1e-14}
+HORIZON = 1e-6  # the README's: where |w| is smaller, w is a constant
 
 
 def random_theta(count, dtype=np.float64, seed=0):
