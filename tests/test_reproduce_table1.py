@@ -1,0 +1,519 @@
+"""Table 1: runs that are stopped in every way, what they leave, and the tables that are made of it."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import csv
+import importlib.util
+import io
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import ministn
+from ministn import records
+
+SCRIPT = Path(__file__).parents[1] / "examples" / "reproduce_table1.py"
+SMALL = ["--quick", "--digits", "strokes", "--threads", "1"]
+FCN = ["--model", "FCN", "--data", "R", *SMALL]
+
+
+@pytest.fixture(scope="module")
+def table1():
+    spec = importlib.util.spec_from_file_location("reproduce_table1", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["reproduce_table1"] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["reproduce_table1"]
+
+
+@pytest.fixture(autouse=True)
+def own_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    threads = ministn.get_num_threads()
+    yield
+    ministn.set_num_threads(threads)
+
+
+class Immediately(concurrent.futures.Executor):
+    """Runs the worker's part in this process, at once: a new process takes seconds to start."""
+
+    def submit(self, function, command, **options):
+        assert function is subprocess.run
+        assert command[:2] == [sys.executable, str(SCRIPT)]
+        future = concurrent.futures.Future()
+        code = sys.modules["reproduce_table1"].main(command[2:])
+        future.set_result(subprocess.CompletedProcess(command, code))
+        return future
+
+
+@pytest.fixture
+def here(table1, monkeypatch):
+    """`main` with all runs in this process."""
+    monkeypatch.setattr(table1, "make_executor", lambda options: Immediately())
+    return table1.main
+
+
+def result_of(name: str, folder: str = "runs/table1/results") -> dict:
+    return json.loads(Path(folder, f"{name}.json").read_text())
+
+
+def without_times(history: dict) -> dict:
+    return {name: column for name, column in history.items() if name != "seconds"}
+
+
+def same_weights(one: str | Path, other: str | Path) -> bool:
+    a, b = (safetensors.numpy.load_file(path) for path in (one, other))
+    return all(np.array_equal(a[name], b[name]) for name in a) and a.keys() == b.keys()
+
+
+def wait_for(condition, what: str, seconds: float = 60) -> None:
+    """A machine that is busy may take long."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not happen in {seconds} s"
+        time.sleep(0.005)
+
+
+# --- what is trained ----------------------------------------------------------------------------------------------
+
+
+def test_the_papers_table(table1):
+    assert len(table1.PAPER) == 8 * 5
+    assert table1.PAPER["ST-CNN", "affine", "R"] == 0.7
+    assert table1.PAPER["ST-FCN", "tps", "E"] == 2.4
+    assert table1.PAPER["CNN", None, "RTS"] == 0.8
+    assert table1.PAPER["FCN", None, "TC"] == 13.2
+
+
+def run_of(table1, recipe, model="ST-CNN", transform="affine", **changes):
+    return table1.Run(model, transform, "R", 3, recipe, table1.recipe_for(recipe, model, "R", changes))
+
+
+def digits(table1, train=60_000):
+    labels = np.arange(train) % 10
+    images = np.zeros((train, 28, 28), np.uint8)
+    return table1.data.ImageDataset("MNIST", "here", images, labels, images[:20], labels[:20], 0.1, 0.3)
+
+
+def test_the_papers_recipe_is_that_of_its_appendix(table1):
+    trainer = table1.build(run_of(table1, "paper"), digits(table1))
+    assert type(trainer.optimizer).__name__ == "SGD"
+    for group in trainer.optimizer.param_groups:
+        assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.01, 0, 0)
+    assert trainer.train_loader.batch_size == 256
+    assert table1.RECIPES["paper"].epochs * len(trainer.train_loader) == 641 * 234 == 149_994
+    rates = [trainer.schedule.lr_at(step, 0.01) for step in (0, 49_997, 49_998, 99_995, 99_996, 149_993)]
+    np.testing.assert_allclose(rates, [0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001], rtol=1e-12)  # products of tenths
+    kinds = {type(module).__name__ for module in trainer.model.modules()}
+    assert not kinds & {"BatchNorm1d", "BatchNorm2d", "Dropout"}
+    assert trainer.average is None
+    assert 390_000 < sum(parameter.numel() for parameter in trainer.model.parameters()) <= 400_000
+    shorter = table1.build(run_of(table1, "paper", epochs=3), digits(table1))
+    assert shorter.schedule.step_size == 234  # an epoch for each learning rate
+
+
+def test_every_number_of_a_recipe_is_used(table1):
+    changes = {
+        **{"epochs": 4, "batch_size": 32, "optimizer": "sgd", "lr": 0.2, "localisation_lr": 0.5, "momentum": 0.8},
+        **{"weight_decay": 0.3, "schedule": "cosine", "warmup_epochs": 0.5, "drop_last": True, "dropout": 0.4},
+        **{"batch_norm": True, "localisation_batch_norm": True, "label_smoothing": 0.25, "average_decay": 0.9},
+        **{"parameters": 90_000, "width_multiple": 4, "pixel_mean": 0.1, "pixel_std": 0.5},
+    }
+    assert changes.keys() == {field.name for field in table1.dataclasses.fields(table1.Recipe)}
+    trainer = table1.build(run_of(table1, "modern", **changes), digits(table1, 330))
+    classifier, localisation = trainer.optimizer.param_groups
+    assert trainer.schedule.base_lrs == [0.2, 0.1]
+    assert trainer.schedule.warmup_steps == 5  # half of the ten batches of an epoch
+    assert trainer.schedule.after.T_max == 4 * 10 - 5
+    assert (classifier["momentum"], classifier["weight_decay"]) == (0.8, 0.3)
+    kinds = [type(module).__name__ for module in trainer.model.modules()]
+    assert (kinds.count("BatchNorm2d"), kinds.count("BatchNorm1d"), kinds.count("Dropout")) == (4, 1, 1)
+    assert trainer.model.width % 4 == 0
+    assert sum(parameter.numel() for parameter in trainer.model.parameters()) <= 90_000
+    assert trainer.average.decay == 0.9
+    assert trainer.loss.keywords == {"label_smoothing": 0.25}
+    assert (trainer.train_loader.mean, trainer.test_loader.std) == (0.1, 0.5)
+    assert len(localisation["params"]) == 2 * 4 + 2 * 3  # four layers and three normalisations
+
+
+def test_overrides_of_networks_and_sets(table1, monkeypatch):
+    overrides = {("ST-CNN",): {"lr": 1.0}, ("R",): {"lr": 2.0, "dropout": 0.5}, ("ST-CNN", "E"): {"lr": 3.0}}
+    monkeypatch.setitem(table1.OVERRIDES, "modern", overrides)
+
+    def numbers(model, name, **changes):
+        recipe = table1.recipe_for("modern", model, name, changes)
+        return recipe.lr, recipe.dropout
+
+    lr, dropout = table1.RECIPES["modern"].lr, table1.RECIPES["modern"].dropout
+    assert numbers("FCN", "E") == (lr, dropout)
+    assert numbers("ST-CNN", "TC") == (1.0, dropout)
+    assert numbers("ST-CNN", "R") == (2.0, 0.5)
+    assert numbers("ST-CNN", "E") == (3.0, dropout)
+    assert numbers("ST-CNN", "E", lr=4.0) == (4.0, dropout)
+
+
+def test_test_images_are_the_same_for_all_seeds_and_training_images_are_not(table1):
+    dataset = table1.load_digits("strokes", None, True)
+    recipe = table1.RECIPES["modern"]
+    loaders = [table1.build(table1.Run("FCN", None, "RTS", seed, "modern", recipe), dataset) for seed in (0, 1)]
+    np.testing.assert_array_equal(*(trainer.test_loader.images for trainer in loaders))
+    assert loaders[0].test_loader.images.shape == (200, 42, 42)
+    first, second = (next(trainer.train_loader.batches())[0].data for trainer in loaders)
+    assert not np.array_equal(first, second)
+    again = loaders[0].train_loader
+    again.epoch = 1
+    again.shuffle = False
+    later = next(again.batches())[0].data
+    again.epoch = 2
+    assert not np.array_equal(next(again.batches())[0].data, later)  # the same digits, distorted anew
+
+
+# --- a run --------------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_and_what_is_known_of_it(here, table1, capsys):
+    assert here([*FCN, "--seeds", "4"]) == 0
+    result = result_of("modern-FCN-R-4-quick")
+    assert result["recipe"] == {**table1.dataclasses.asdict(table1.RECIPES["modern"]), **table1.QUICK}
+    assert (result["model"], result["transform"], result["data"], result["seed"]) == ("FCN", None, "R", 4)
+    assert (result["epochs"], result["steps"], result["train_images"], result["test_images"]) == (2, 16, 512, 200)
+    assert result["test_error_percent"] == pytest.approx(100 * (1 - result["history"]["test_accuracy"][-1]), abs=1e-3)
+    assert result["parameters"] <= 130_000
+    assert result["wall_seconds"] > 0
+    assert all(len(column) == 2 for column in result["history"].values())
+    (session,) = result["sessions"]
+    assert session["threads"] == 1
+    assert session["environment"] == records.environment()
+    assert len(session["commit"] or "") in (0, 40)
+    folder = Path("runs/table1/modern-FCN-R-4-quick")
+    assert {path.name for path in folder.iterdir()} == {
+        *("lock", "log.txt", "model.safetensors", "result.json", "settings.json", "status.json"),
+    }
+    out = capsys.readouterr().out
+    assert "modern-FCN-R-4-quick" in out
+    assert f"error {result['test_error_percent']:.2f} %; paper 2.1 %" in out
+
+    before = (folder / "log.txt").read_text()
+    assert here([*FCN, "--seeds", "4"]) == 0  # nothing is left to do
+    assert (folder / "log.txt").read_text() == before
+    assert here([*FCN, "--seeds", "4", "--force"]) == 0
+    assert (folder / "log.txt").read_text() != before
+    assert without_times(result_of("modern-FCN-R-4-quick")["history"]) == without_times(result["history"])
+
+
+def test_a_result_that_was_deleted_comes_back_without_training(here):
+    here(FCN)
+    path = Path("runs/table1/results/modern-FCN-R-0-quick.json")
+    before = path.read_bytes()
+    path.unlink()
+    assert here(FCN) == 0
+    assert path.read_bytes() == before  # times and all
+
+
+def test_compiling_leaves_no_trace(table1):
+    dataset = table1.load_digits("strokes", None, True)
+    one, other = (table1.build(run_of(table1, "modern", **table1.QUICK), dataset) for _ in range(2))
+    table1.compile_kernels(one)
+    for name, tensor in one.model.state_dict().items():
+        np.testing.assert_array_equal(tensor.data, other.model.state_dict()[name].data)
+    assert all(parameter.grad is None for parameter in one.model.parameters())
+    assert one.train_loader.epoch == 0
+
+
+def worker_command(table1, *arguments: str) -> list[str]:
+    """The command that the program gives a worker for the only run of `arguments`."""
+    options = table1.parse([*FCN, *arguments])
+    (task,) = table1.plan(options)
+    return table1.Program([task], options).command(task)
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_bits(table1, here):
+    epochs = ["--budget", "40"]
+    assert here([*FCN, *epochs, "--out", "whole"]) == 0
+
+    process = subprocess.Popen(worker_command(table1, *epochs, "--out", "killed"))
+    folder = Path("killed/modern-FCN-R-0-quick").absolute()
+    wait_for((folder / "checkpoint.safetensors").exists, "the first checkpoint")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "result.json").exists()
+    assert 1 <= records.read_checkpoint(folder / "checkpoint.safetensors").info["epoch"] < 40
+
+    assert here([*FCN, *epochs, "--out", "killed"]) == 0
+    whole, killed = (result_of("modern-FCN-R-0-quick", f"{out}/results") for out in ("whole", "killed"))
+    assert without_times(killed["history"]) == without_times(whole["history"])
+    assert same_weights("whole/modern-FCN-R-0-quick/model.safetensors", folder / "model.safetensors")
+    assert (len(whole["sessions"]), len(killed["sessions"])) == (1, 2)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+def test_the_program_ends_its_runs(table1, how):
+    """Ctrl-C asks them to save; if the program is killed they see it, save and end on their own."""
+    command = [sys.executable, str(SCRIPT), *FCN, "--budget", "100000"]
+    # A session of its own, so that only the program has the signal; a shell in the background would have Ctrl-C ignored
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    folder = Path("runs/table1/modern-FCN-R-0-quick")
+    wait_for((folder / "checkpoint.safetensors").exists, "the first checkpoint")
+    process.send_signal(how)
+    if how == signal.SIGINT:
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert shlex.split(err.splitlines()[-1])[2:] == [*FCN, "--budget", "100000"]
+
+    def is_free() -> bool:
+        try:
+            with table1.locked(folder):
+                return True
+        except table1.BusyError:
+            return False
+
+    wait_for(is_free, "the end of the run")
+    process.communicate()
+    assert (folder / "log.txt").read_text().endswith("interrupted\n")
+    assert records.read_checkpoint(folder / "checkpoint.safetensors").info["epoch"] >= 1
+
+
+def test_a_run_that_another_program_has(table1, here, capsys):
+    with table1.locked(Path("runs/table1/modern-FCN-R-0-quick")):
+        assert here([*FCN, "--seeds", "0,1"]) == 0
+        err = capsys.readouterr().err
+        assert "elsewhere  modern-FCN-R-0-quick: another program is at" in err
+        assert here([*FCN, "--force"]) == 2
+        assert "another program is at" in capsys.readouterr().err
+    assert [path.name for path in Path("runs/table1/results").iterdir()] == ["modern-FCN-R-1-quick.json"]
+
+
+def test_a_run_that_diverges_is_reported_and_the_others_go_on(here, capsys):
+    runs = ["--model", "FCN", "--data", "R,E", *SMALL, "--recipe", "paper", "--set", "lr=1e30"]
+    assert here(runs) == 1
+    err = capsys.readouterr().err
+    for name in "RE":
+        assert f"failed     paper-FCN-{name}-0-quick: ministn.training.NonFiniteLossError: the loss is" in err
+
+
+def test_other_settings_are_refused(here, capsys):
+    here(FCN)
+    before = Path("runs/table1/results/modern-FCN-R-0-quick.json").read_bytes()
+    capsys.readouterr()
+    assert here([*FCN, "--budget", "3", "--set", "lr=0.5"]) == 2
+    message = "modern-FCN-R-0-quick.json is of a run with epochs 2, not 3, lr 0.002, not 0.5 (and 1 more); --force"
+    assert message in capsys.readouterr().err
+    assert Path("runs/table1/results/modern-FCN-R-0-quick.json").read_bytes() == before
+
+
+# --- executors ----------------------------------------------------------------------------------------------------
+
+
+def test_an_executor_of_ones_own(table1, tmp_path, monkeypatch):
+    """What a user would write; the worker's part is done in this process, since a new one takes seconds to start."""
+    run = subprocess.run
+
+    def run_here(command, **options):
+        if command[1] != str(SCRIPT):
+            return run(command, **options)  # git, say
+        return subprocess.CompletedProcess(command, table1.main(command[2:]))
+
+    monkeypatch.setattr(subprocess, "run", run_here)
+    (tmp_path / "my_cluster.py").write_text(
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "class Cluster(ThreadPoolExecutor):\n"
+        "    submitted = []\n"
+        "    def submit(self, function, *arguments, **options):\n"
+        "        self.submitted.append(arguments)\n"
+        "        return super().submit(function, *arguments, **options)\n"
+        "def three():\n"
+        "    return Cluster(3)\n"
+        "def none():\n"
+        "    return 3\n"
+    )
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert table1.main([*FCN, "--executor", "my_cluster:three"]) == 0
+    assert len(sys.modules["my_cluster"].Cluster.submitted) == 1
+    assert result_of("modern-FCN-R-0-quick")["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere.to.be.found:x", "No module named 'nowhere'"),
+        ("json:nothing", "has no attribute 'nothing'"),
+        ("json", "has no attribute ''"),
+        ("collections:OrderedDict", "expected a concurrent.futures.Executor from it, got OrderedDict"),
+    ],
+)
+def test_an_executor_that_is_none(table1, capsys, monkeypatch, name, message):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert table1.main([*FCN, "--executor", name]) == 2
+    assert message in capsys.readouterr().err
+
+
+# --- tables -------------------------------------------------------------------------------------------------------
+
+
+def write_result(table1, model, transform, name, seed, error, **changes):
+    run = run_of(table1, "modern", model, transform)
+    run = table1.dataclasses.replace(run, data=name, seed=seed)
+    result = {
+        **run.settings(),
+        **{"test_images": 10_000, "test_error_percent": error, "parameters": 399_615, "epochs": 40},
+        **{"wall_seconds": 600.0, "cpu_seconds": 900.0},
+        **changes,
+    }
+    Path("results").mkdir(exist_ok=True)
+    Path("results", f"{run.name}{changes.get('suffix', '')}.json").write_text(json.dumps(result))
+
+
+def render(table1) -> int:
+    return table1.main(["--render", "--results", "results", "--page", "page.md"])
+
+
+def test_the_tables(table1, capsys):
+    for seed, error in enumerate((0.68, 0.71, 0.73)):  # mean 0.7067, above the paper's 0.7
+        write_result(table1, "ST-CNN", "affine", "R", seed, error)
+    write_result(table1, "ST-CNN", "affine", "TC", 0, 1.7)
+    write_result(table1, "FCN", None, "R", 0, 1.5)
+    write_result(table1, "FCN", None, "R", 1, 1.9, wall_seconds=1200.0)
+    write_result(table1, "FCN", None, "E", 0, 0.1, quick=True, suffix="-quick")
+    write_result(table1, "FCN", None, "E", 0, 0.1, digits="strokes", suffix="-strokes")
+    Path("page.md").write_text(f"# Before\n\n{table1.BEGIN}\nformer\n{table1.END}\n\nAfter.\n")
+    assert render(table1) == 0
+    assert capsys.readouterr().out == "6 runs: results.csv, page.md (2 left out: quick, or not of MNIST)\n"
+
+    page = Path("page.md").read_text()
+    assert page.startswith("# Before\n\n<!--")
+    assert page.endswith("-->\n\nAfter.\n")
+    assert "former" not in page
+    assert "| FCN | 2.1 / **1.70** ± 0.28 (2) |  |  |  |  |" in page
+    assert "| ST-CNN affine | 0.7 / 0.71 ± 0.03 (3) |  |  |  | 1.7 / **1.70** (1) |" in page
+    assert "as in 2 of 3 cells" in page
+    assert "| FCN | R | 2.1 | 1.700 | 0.283 | 1.50 | 1.90 | 2 | 399,615 | 40 | 15.0 |" in page
+
+    with open("results.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["network"], row["set"]) for row in rows] == [("FCN", "R"), ("ST-CNN", "R"), ("ST-CNN", "TC")]
+    row = rows[1]
+    assert (row["mean"], row["spread"], row["lowest"], row["highest"]) == ("0.707", "0.025", "0.68", "0.73")
+    assert (row["paper"], row["at_or_below_paper"], row["seeds"], row["transform"]) == ("0.7", "no", "3", "affine")
+    assert (row["epochs"], row["minutes"], row["cpu_minutes"]) == ("40", "10.0", "15.0")
+
+    assert render(table1) == 0  # again: nothing changes
+    assert Path("page.md").read_text() == page
+
+
+def test_a_page_that_is_not_there_yet(table1):
+    write_result(table1, "FCN", None, "R", 0, 1.5)
+    assert render(table1) == 0
+    assert "| FCN | 2.1 / **1.50** (1) |" in Path("page.md").read_text()
+
+
+def test_tables_that_cannot_be_made(table1, capsys):
+    assert render(table1) == 2
+    assert "results has no finished run on MNIST" in capsys.readouterr().err
+    write_result(table1, "FCN", None, "R", 0, 1.5)
+    Path("page.md").write_text("no markers")
+    assert render(table1) == 2
+    assert "page.md has no lines" in capsys.readouterr().err
+    recipe = {**table1.dataclasses.asdict(table1.RECIPES["modern"]), "lr": 7.0}
+    write_result(table1, "FCN", None, "R", 1, 1.5, recipe=recipe)
+    assert render(table1) == 2
+    assert "runs of FCN on R have lr 0.002, not 7.0: they make no mean" in capsys.readouterr().err
+    Path("results/broken.json").write_text("{")
+    assert render(table1) == 2
+    assert "broken.json is no JSON" in capsys.readouterr().err
+
+
+def test_the_live_table(table1):
+    options = table1.parse(["--model", "FCN,ST-CNN", "--transform", "tps", "--data", "R,E", "--seeds", "0,1"])
+    tasks = table1.plan(options)
+    first, *_, last = tasks
+    first.state, first.epoch, first.error = "finished", 40, 1.25
+    last.state, last.epoch, last.error, last.seconds_left = "training", 7, 1.05, 1234.0
+    program = table1.Program(tasks, options)
+    console = table1.Console(width=100, record=True, file=io.StringIO())
+    console.print(program.table())
+    text = console.export_text()
+    assert "1.25" in text
+    assert "1 of 2" in text
+    assert "seed 1: 7/40, 21 min" in text
+    assert "1 of 8 runs finished" in text
+    assert "ST-CNN tps" in text
+    assert "waiting" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(5.4, "5 s"), (99.0, "99 s"), (119.0, "2 min"), (5000.0, "83 min"), (9000.0, "2.5 h")]
+)
+def test_durations(table1, seconds, text):
+    assert table1.short(seconds) == text
+
+
+# --- the command line ---------------------------------------------------------------------------------------------
+
+
+def test_which_runs(table1):
+    def names(*arguments):
+        return [task.run.name for task in table1.plan(table1.parse(list(arguments)))]
+
+    assert len(names("--all")) == 8 * 5
+    assert len(names("--all", "--seeds", "0,1", "--seeds", "2,1")) == 3 * 8 * 5
+    assert names("--model", "CNN,ST-FCN", "--transform", "tps", "--data", "TC", "--data", "R", "--recipe", "paper") == [
+        *("paper-CNN-TC-0", "paper-CNN-R-0", "paper-ST-FCN-tps-TC-0", "paper-ST-FCN-tps-R-0"),
+    ]
+    assert len(names("--model", "ST-CNN")) == 3 * 5
+
+
+def test_numbers_of_the_recipe(table1):
+    options = table1.parse([*FCN, "--set", "lr=0.5", "--set", "batch_norm=False", "--budget", "9", "--set", "epochs=5"])
+    (task,) = table1.plan(options)
+    assert (task.run.recipe.lr, task.run.recipe.batch_norm, task.run.recipe.epochs) == (0.5, False, 9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "which networks? --all, or --model and a list"),
+        (["--all", "--model", "CNN"], "--all has all networks; leave out --model"),
+        (["--model", "MLP"], "argument --model: expected some of FCN, CNN, ST-FCN, ST-CNN, got 'MLP'"),
+        (["--model", "CNN", "--data", "R,X"], "argument --data: expected some of R, RTS, P, E, TC, got 'X'"),
+        (["--all", "--transform", "shear"], "argument --transform: expected some of affine, projective, tps"),
+        (["--all", "--seeds", "0,-1"], "argument --seeds: expected seeds of at least 0, got -1"),
+        (["--all", "--seeds", "a"], "argument --seeds"),
+        (["--all", "--jobs", "0"], "argument --jobs: expected at least 1, got 0"),
+        (["--all", "--budget", "many"], "argument --budget"),
+        (["--all", "--set", "speed=3"], "argument --set: expected one of epochs, batch_size"),
+        (["--all", "--set", "lr=fast"], "argument --set: expected lr to be of float, got 'fast'"),
+        (["--all", "--set", "batch_norm=1"], "expected batch_norm to be of bool, got '1'"),
+        (["--all", "--recipe", "fast"], "argument --recipe"),
+    ],
+)
+def test_what_is_not_understood(table1, capsys, tmp_path, arguments, message):
+    with pytest.raises(SystemExit) as caught:
+        table1.main(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
+def test_data_that_is_not_there(table1, capsys, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert table1.main(["--model", "FCN", "--data", "R", "--data-dir", "empty"]) == 2
+    assert "empty" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["empty"]
