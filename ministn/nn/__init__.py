@@ -1,8 +1,8 @@
 """Layers, losses and initial values, under the names that `torch.nn` uses."""
 
-from ministn.nn import init, utils
+from ministn.nn import init, transforms, utils
 from ministn.nn.activation import ReLU, Sigmoid, Tanh
-from ministn.nn.container import Flatten, Sequential
+from ministn.nn.container import Flatten, Parallel, Sequential
 from ministn.nn.convolution import Conv2d, CoordConv2d
 from ministn.nn.coordinates import AddCoordinates
 from ministn.nn.dropout import Dropout, Dropout2d
@@ -30,6 +30,7 @@ __all__ = [
     "Module",
     "MultiMarginLoss",
     "NLLLoss",
+    "Parallel",
     "Parameter",
     "ReLU",
     "Sequential",
@@ -38,5 +39,6 @@ __all__ = [
     "Tanh",
     "identity_",
     "init",
+    "transforms",
     "utils",
 ]

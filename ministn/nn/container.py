@@ -1,4 +1,4 @@
-"""Modules one after another, and the step from images to vectors between them."""
+"""Modules one after another or side by side, and the step from images to vectors between them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,33 @@ from ministn.nn.module import Module
 from ministn.nn.pooling import MaxPool2d
 
 
-class Sequential(Module):
+class _Container(Module):
+    """Modules that are named "0", "1", ... in order."""
+
+    def __init__(self, *modules: Module) -> None:
+        for index, module in enumerate(modules):
+            if not isinstance(module, Module):
+                name = type(self).__name__
+                raise TypeError(f"{name}: expected modules, got {type(module).__name__} at position {index}")
+            setattr(self, str(index), module)
+
+    def __iter__(self) -> Iterator[Module]:
+        return self.children()
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.children())
+
+    def __getitem__(self, index: int) -> Module:
+        return list(self.children())[index]
+
+
+class Sequential(_Container):
     """The output of each module is the input of the next; they are named "0", "1", ... in order.
 
     Parameters
     ----------
     *modules : Module
     """
-
-    def __init__(self, *modules: Module) -> None:
-        for index, module in enumerate(modules):
-            if not isinstance(module, Module):
-                raise TypeError(f"Sequential: expected modules, got {type(module).__name__} at position {index}")
-            setattr(self, str(index), module)
 
     def forward(self, input: Tensor) -> Tensor:
         """`input` through all the modules. A max pooling takes on the ReLU that follows it: one pass instead of two."""
@@ -37,14 +51,30 @@ class Sequential(Module):
             input = module(input, relu=True) if joined else module(input)
         return input
 
-    def __iter__(self) -> Iterator[Module]:
-        return self.children()
 
-    def __len__(self) -> int:
-        return sum(1 for _ in self.children())
+class Parallel(_Container):
+    """The same input to each module, their outputs side by side as channels; they are named "0", "1", ... in order.
 
-    def __getitem__(self, index: int) -> Module:
-        return list(self.children())[index]
+    Two spatial transformers in parallel look at an image of two objects, and each brings one of them to the middle.
+
+    Parameters
+    ----------
+    *modules : Module
+        At least one.
+
+    References
+    ----------
+    Jaderberg et al. (2015), "Spatial transformer networks", arXiv:1506.02025, appendix A.1.
+    """
+
+    def __init__(self, *modules: Module) -> None:
+        if not modules:
+            raise ValueError("Parallel: expected at least one module, got none")
+        super().__init__(*modules)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, ...) to (N, C_0 + C_1 + ..., ...). The outputs must agree in N and in the axes after the channels."""
+        return F.concatenate([module(input) for module in self], dim=1)
 
 
 class Flatten(Module):

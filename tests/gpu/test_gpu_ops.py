@@ -69,6 +69,24 @@ OPS = {
     "grid_sample": (lambda x, g: F.grid_sample(x, g), (2, 3, 6, 5), (2, 4, 3, 2)),
     "spatial_transform": (lambda x, t: F.spatial_transform(x, t, (4, 3)), (2, 3, 6, 5), (2, 2, 3)),
 }
+TRANSFORMS = [
+    *[nn.transforms.get(name) for name in ("translation", "rotation", "attention", "similarity", "affine")],
+    nn.transforms.Projective(),
+    nn.transforms.ThinPlateSpline(),
+    nn.transforms.Bounded("affine", 0.3),
+    nn.transforms.Compose("rotation", "projective", "affine"),
+    nn.transforms.Compose("projective", "tps", "projective"),
+]
+
+
+def near_identity(layer, transform):
+    """A Linear that answers with parameters near the identity's: they differ less between float32's roundings."""
+    weight = 0.05 * layer.weight.data
+    nn.identity_(layer, transform)
+    layer.weight.data[...] = weight
+    return layer
+
+
 LAYERS = {
     "Linear": (lambda: nn.Linear(4, 3), (5, 4)),
     "Conv2d": (lambda: nn.Conv2d(2, 3, 3, bias=False), (2, 2, 6, 5)),
@@ -81,6 +99,19 @@ LAYERS = {
     "AvgPool2d, Tanh, Sigmoid": (lambda: nn.Sequential(nn.AvgPool2d(2), nn.Tanh(), nn.Sigmoid()), (2, 3, 6, 5)),
     "SpatialTransformer": (
         lambda: nn.SpatialTransformer(nn.Sequential(nn.Flatten(), nn.Linear(30, 6))),
+        (2, 1, 6, 5),
+    ),
+    "SpatialTransformers of all transforms": (
+        lambda: nn.Parallel(
+            *[
+                nn.SpatialTransformer(
+                    nn.Sequential(nn.Flatten(), near_identity(nn.Linear(30, transform.num_parameters), transform)),
+                    transform,
+                    padding_mode="border",
+                )
+                for transform in TRANSFORMS
+            ]
+        ),
         (2, 1, 6, 5),
     ),
 }

@@ -87,7 +87,7 @@ def thin_plate_spline_grid(
     """
     name = "thin_plate_spline_grid"
     check_tensor(name, "theta", theta, "N K 2")
-    points = _checked_control_points(name, control_points)
+    points = checked_control_points(name, control_points)
     check_size(name, "theta", "1", len(points), theta.shape[1], "one for each of control_points")
     check_size(name, "theta", "2", 2, theta.shape[2], "x and y")
     if len(size) != 4:
@@ -120,7 +120,7 @@ def regular_control_points(rows: int, columns: int) -> np.ndarray:
     return np.stack([x.ravel(), y.ravel()], axis=-1)
 
 
-def _checked_control_points(name: str, value: Any) -> ControlPoints:
+def checked_control_points(name: str, value: Any) -> ControlPoints:
     """`value` as tuples, if a spline goes through it."""
     if isinstance(value, Tensor):
         raise TypeError(f"{name}: expected control_points to be an array (K, 2), which no gradient reaches; got Tensor")
