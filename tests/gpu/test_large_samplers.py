@@ -136,3 +136,19 @@ def test_projective_grid():
     launch("projective_grid", "projective_grid_backward", SIDE**2, *arrays, SIDE, SIDE, horizon, blocks=blocks)
     of_rows = np.array([[1], [1.5], [-8.9375]])
     np.testing.assert_array_equal(grad_theta[0].sum(axis=0), of_rows * [0.5, 0.25, 1])
+
+
+def test_thin_plate_spline_grid():
+    """The last point is moved by half of what the last of two control points is, (3, -1) - (1, 1)."""
+    P, family = SIDE**2, "thin_plate_spline_grid"
+    grid, points, weights = zeros(1, P, 2), zeros(P, 2), zeros(2, P)
+    points[-1], weights[-1, -1] = (0.25, -0.5), 0.5
+    theta, identity = np.array([[[5, 5], [3, -1]]], np.float32), np.ones((2, 2), np.float32)
+    numbers = 2, np.int64(P)
+    launch(family, "thin_plate_spline_grid_forward", P, grid, theta, identity, weights, points, 1, *numbers)
+    np.testing.assert_array_equal(grid[0, -1], [1.25, -1.5])
+    grad_theta, g = zeros(2, BLOCKS, 2), zeros(1, P, 2)
+    g[0, -1] = 2, 3
+    last = cuda_emulator.build(_cuda.source(f"ministn.kernels.{family}"), _cuda.options(np.float32))
+    last[f"{family}_backward"]((2, BLOCKS), THREADS, grad_theta, g, weights, *numbers, only_blocks=[2 * BLOCKS - 1])
+    np.testing.assert_array_equal(grad_theta.sum(axis=1), [[0, 0], [1, 1.5]])

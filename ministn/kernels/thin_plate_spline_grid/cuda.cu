@@ -5,13 +5,14 @@
 
 // grid[p] = points[p] + sum over k of B[p, k] (theta[k] - identity[k]); B lies transposed, (K, P)
 extern "C" __global__ void thin_plate_spline_grid_forward(
-    number* grid, const number* theta, const number* identity, const number* B, const number* points, int N, int K, int P) {
-    FOR_EACH(item, index_t(N) * P) {
+    number* grid, const number* theta, const number* identity, const number* B, const number* points, int N, int K,
+    index_t P) {
+    FOR_EACH(item, N * P) {
         index_t p = item % P;
         const number* t = theta + item / P * K * 2;
         number x = 0, y = 0;
         for (int k = 0; k < K; k++) {
-            number weight = B[index_t(k) * P + p];
+            number weight = B[k * P + p];
             x += weight * (t[2 * k] - identity[2 * k]);
             y += weight * (t[2 * k + 1] - identity[2 * k + 1]);
         }
@@ -22,7 +23,7 @@ extern "C" __global__ void thin_plate_spline_grid_forward(
 
 // d theta[k] = sum over p of B[p, k] d grid[p]; blockIdx is (n K + k, part)
 extern "C" __global__ void thin_plate_spline_grid_backward(
-    number* grad_theta_of_parts, const number* grad_grid, const number* B, int K, int P) {
+    number* grad_theta_of_parts, const number* grad_grid, const number* B, int K, index_t P) {
     index_t item = blockIdx.x, n = item / K, k = item % K;
     number x = 0, y = 0;
     for (index_t p = index_t(blockIdx.y) * blockDim.x + threadIdx.x; p < P; p += gridDim.y * blockDim.x) {
@@ -41,7 +42,7 @@ extern "C" __global__ void thin_plate_spline_grid_backward(
 }
 
 extern "C" __global__ void thin_plate_spline_grid_add_parts(
-    number* grad_theta, const number* grad_theta_of_parts, int count, int parts) {
+    number* grad_theta, const number* grad_theta_of_parts, index_t count, int parts) {
     FOR_EACH(q, count) {
         number sum = 0;
         for (index_t part = 0; part < parts; part++) sum += grad_theta_of_parts[(q / 2 * parts + part) * 2 + q % 2];

@@ -24,7 +24,7 @@ def forward(theta: Array, control_points: ControlPoints, height: int, width: int
         _kept(library, weights, control_points, height, width, align_corners, theta.dtype),
         _kept(library, regular_grid, height, width, align_corners, theta.dtype),
     )
-    sizes = count, len(control_points), points
+    sizes = count, len(control_points), np.int64(points)
     theta = library.ascontiguousarray(theta)
     launch(__package__, "thin_plate_spline_grid_forward", count * points, grid, theta, *fixed, *sizes)
     return grid
@@ -37,13 +37,13 @@ def backward(grad_output: Array, control_points: ControlPoints, align_corners: b
     K, points = len(control_points), height * width
     parts = min(max(points // _POINTS_OF_PART, 1), _MOST_PARTS)  # by the image's size alone: sums have one order
     of_parts = library.empty((count, K, parts, 2), grad_output.dtype)
-    grid, blocks = library.ascontiguousarray(grad_output), (count * K, parts)
-    launch(__package__, "thin_plate_spline_grid_backward", count, of_parts, grid, B, K, points, blocks=blocks)
+    arrays, blocks = (of_parts, library.ascontiguousarray(grad_output), B), (count * K, parts)
+    launch(__package__, "thin_plate_spline_grid_backward", count, *arrays, K, np.int64(points), blocks=blocks)
     if parts == 1:
         return of_parts.reshape(count, K, 2)
     grad_theta = library.empty((count, K, 2), grad_output.dtype)
-    numbers = grad_theta.size
-    launch(__package__, "thin_plate_spline_grid_add_parts", numbers, grad_theta, of_parts, numbers, parts)
+    numbers = np.int64(grad_theta.size)
+    launch(__package__, "thin_plate_spline_grid_add_parts", grad_theta.size, grad_theta, of_parts, numbers, parts)
     return grad_theta
 
 
