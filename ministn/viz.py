@@ -391,3 +391,62 @@ def _classify(model: Any, images: np.ndarray, mean: float, std: float, batch_siz
                 for start in range(0, len(images), batch_size)
             ]
         )
+
+
+# --- data sets ----------------------------------------------------------------------------------------------------
+
+
+def contact_sheet(
+    images: np.ndarray, labels: Sequence[int] | np.ndarray, title: str = "", *, data: str = "", columns: int = 16
+) -> Figure:
+    """Images side by side, row by row, each with its label in the corner.
+
+    Parameters
+    ----------
+    images : uint8 array, shape (N, H, W)
+        At least one.
+    labels : sequence of N labels
+        What is written into the images' upper left corners; strings do, too.
+    title : str
+    data : str
+        Which data this is, for the title.
+    columns : int
+        Images in a row, at most.
+
+    Raises
+    ------
+    ValueError
+        If there is no image, or not a label for each.
+    """
+    images, columns = np.asarray(images), min(columns, len(images))
+    if images.ndim != 3 or len(images) == 0 or len(labels) != len(images):
+        raise ValueError(
+            "contact_sheet: expected images (N, H, W), N > 0, and as many labels, got "
+            f"{images.shape} and {len(labels)} labels"
+        )
+    sheet = _side_by_side(images, columns)
+    inch = 0.55 * columns / sheet.shape[1]  # of a pixel
+    figure = _figure(inch * sheet.shape[1] + 0.1, inch * sheet.shape[0] + 0.4 + 0.2 * bool(data))
+    axes = figure.subplots()
+    _show(axes, sheet)
+    axes.set_axis_off()
+    _, height, width = images.shape
+    for number, label in enumerate(labels):
+        row, column = divmod(number, columns)
+        place = column * (width + 1), row * (height + 1)
+        axes.text(*place, str(label), color=TOP_COLOUR, fontsize=6, va="top", ha="left")
+    _title(figure, title, data)
+    return figure
+
+
+def _side_by_side(images: np.ndarray, columns: int) -> np.ndarray:
+    """Images (N, H, W) of uint8 as one, from 0 to 1: row by row, with white lines of one pixel between them; the rest
+    of the last row is white."""
+    _, height, width = images.shape
+    rows = -(-len(images) // columns)
+    sheet = np.ones((rows * (height + 1) - 1, columns * (width + 1) - 1))
+    for number, image in enumerate(images):
+        i, j = divmod(number, columns)
+        top, left = i * (height + 1), j * (width + 1)
+        sheet[top : top + height, left : left + width] = image / 255
+    return sheet

@@ -12,6 +12,8 @@ import pytest
 import side_by_side
 from side_by_side import MINISTN, PYTORCH, Case, Result, Sketch, Spread, Worker, WorkerError
 
+from ministn import get_num_threads, set_num_threads
+
 # --- toy work, prepared in the workers ----------------------------------------------------------------------------
 
 
@@ -254,6 +256,22 @@ def test_growth(tmp_path):
     growth.main([*QUICK, "--only", "channels 4", "--folder", str(tmp_path)])
     (row,) = read(tmp_path / "growth.json")["results"]
     assert (row["panel"], row["position"], row["images"]) == ("channels", 4, 64)
+
+
+def test_distortions(tmp_path, capsys):
+    import distortions
+
+    before = get_num_threads()
+    try:
+        distortions.main([*QUICK, "--only", "TC", "--model", "FCN", "--batch-size", "100", "--folder", str(tmp_path)])
+    finally:
+        set_num_threads(before)
+    content = json.loads((tmp_path / "distortions.json").read_text())
+    (row,) = content["results"]
+    assert (row["set"], row["model"], row["batch_size"], row["threads"]) == ("TC", "FCN", 100, 1)
+    assert row["share"] == pytest.approx(row["batch_seconds"] / (row["batch_seconds"] + row["step_seconds"]))
+    assert {"processor", "python", "numpy", "numba", "ministn", "load_before"} <= content["environment"].keys()
+    assert f"| {row['distorted_images_per_second']:,.0f} " in capsys.readouterr().out
 
 
 def test_train_step(tmp_path, capsys):

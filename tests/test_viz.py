@@ -243,6 +243,28 @@ def test_no_mistakes_at_all():
     png(figure)
 
 
+def test_contact_sheet_has_the_images_row_by_row_and_their_labels():
+    images = np.arange(5 * 2 * 3, dtype=np.uint8).reshape(5, 2, 3)
+    figure = viz.contact_sheet(images, [7, 8, 9, "x", 3], "Digits", data="drawn digits", columns=3)
+    sheet = figure.axes[0].images[0].get_array()
+    expected = np.full((5, 11), 255)
+    for number, image in enumerate(images):
+        i, j = divmod(number, 3)
+        expected[3 * i : 3 * i + 2, 4 * j : 4 * j + 3] = image
+    np.testing.assert_allclose(sheet, expected / 255, rtol=1e-15)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["7", "8", "9", "x", "3"]
+    assert [text.get_position() for text in figure.axes[0].texts] == [(0, 0), (4, 0), (8, 0), (0, 3), (4, 3)]
+    assert "Digits\ndrawn digits" in texts(figure)
+    png(figure)
+    assert viz.contact_sheet(images, range(5)).axes[0].images[0].get_array().shape == (2, 19)  # one row, no wider
+
+
+@pytest.mark.parametrize(("number", "labels"), [(0, []), (2, [1])])
+def test_contact_sheet_needs_images_and_a_label_for_each(number, labels):
+    with pytest.raises(ValueError, match=r"contact_sheet: expected images .* and as many labels, got"):
+        viz.contact_sheet(np.zeros((number, 2, 2), np.uint8), labels)
+
+
 def test_matplotlib_is_loaded_by_the_first_picture_and_pyplot_never():
     program = (
         "import sys; from ministn import viz\n"

@@ -25,8 +25,8 @@ outside of the digit's 28 x 28 pixels, its frame, all is 0). Points are (x, y), 
 pixel (i, j) has its centre at x = j, y = i, so that a frame of S pixels reaches from -1/2 to S - 1/2 and has its centre
 at (S - 1)/2.
 
-The paper gives the ranges of R and RTS, and of the rest only a part. Where it is silent, each class says what it does,
-and why.
+The ranges of R and RTS are the paper's, as far as notes on its appendix agree; of the rest it says only a part. Where
+it is silent, each class says what it does, and why.
 
 References
 ----------

@@ -10,6 +10,7 @@ from scipy import ndimage, stats
 from scipy.interpolate import RBFInterpolator
 
 import ministn
+from ministn import data
 from ministn.data import DISTORTIONS, DataLoader, _warps, distorted_test_set, distortions
 from ministn.data.distortions import (
     ElasticallyDistorted,
@@ -429,3 +430,16 @@ def test_fields_do_not_change():
     with pytest.raises(dataclasses.FrozenInstanceError):
         distort.canvas = 3
     assert distort == Rotated()
+
+
+# --- the contact sheets ---------------------------------------------------------------------------------------------
+
+
+def test_the_example_draws_a_sheet_of_each_set(tmp_path, monkeypatch, capsys):
+    import distorted_mnist
+
+    monkeypatch.setattr(data, "load", lambda name, folder: data.strokes.load(20, 300))
+    distorted_mnist.main(["--folder", str(tmp_path / "sheets")])
+    paths = [tmp_path / "sheets" / f"distorted_{name}.png" for name in DISTORTIONS]
+    assert capsys.readouterr().out.split() == [str(path) for path in paths]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
