@@ -16,6 +16,8 @@ import numpy as np
 
 from ministn.autodiff import Tensor, no_grad
 from ministn.backend import to_device
+from ministn.nn import SpatialTransformer
+from ministn.nn.transforms import Transform, get
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,42 +84,58 @@ def decompose(theta: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def sampling_grid(theta: np.ndarray, size: tuple[int, int], cells: int = 8) -> np.ndarray:
+def sampling_grid(
+    theta: np.ndarray,
+    size: tuple[int, int],
+    cells: int = 8,
+    transform: str | Transform = "affine",
+    align_corners: bool = False,
+) -> np.ndarray:
     """The lines of the sampling grid over the input, ready to be plotted.
 
-    The output is cut into `cells` x `cells` squares from edge to edge; `theta` says where their outlines lie in the
-    input. Normalised -1 and 1 are the outer edges of the first and last pixel (``align_corners=False``), so x becomes
-    the pixel coordinate ((x + 1) W - 1) / 2, with 0 in the middle of the first pixel.
+    The output is cut into `cells` x `cells` squares from -1 to 1; `theta` says where their outlines lie in the input.
+    By default -1 and 1 are the outer edges of the first and last pixel, so x becomes the pixel coordinate
+    ((x + 1) W - 1) / 2, with 0 in the middle of the first pixel; with ``align_corners=True`` they are its centre and
+    the last one's, and x becomes (x + 1) (W - 1) / 2.
 
     Parameters
     ----------
     theta : array, shape (2, 3)
-        Target to source.
+        Target to source. For another transform, what its method `theta` returns for one image: a projective matrix
+        (3, 3), the points of a thin plate spline (K, 2), ...
     size : (int, int)
         (H, W) of the input, in pixels.
     cells : int
         Squares per side.
+    transform : str or Transform
+        What `theta` means: one of `ministn.nn.transforms`, or its name.
+    align_corners : bool
+        As that of the sampler.
 
     Returns
     -------
-    array, shape (2 (cells + 1), 2, 2)
-        For each line its two end points (x, y) in pixels: first the lines of constant target y, top to bottom, then
-        those of constant target x, left to right.
+    array, shape (2 (cells + 1), P, 2)
+        For each line P points (x, y) on it, in pixels: first the lines of constant target y, top to bottom, then those
+        of constant target x, left to right. An affine map keeps lines straight: P = 2, their ends. Otherwise they are
+        curves, or run up to a horizon: P = 8 cells + 1.
 
     Raises
     ------
     ValueError
-        If the shape of `theta` is not (2, 3).
+        If the shape of `theta` is not the transform's.
     """
-    theta = np.asarray(theta)
-    if theta.shape != (2, 3):
-        raise ValueError(f"sampling_grid: expected theta of shape (2, 3), got {theta.shape}")
-    height, width = size
+    theta, transform = np.asarray(theta, np.float64), get(transform)
+    rows = transform.matrix_rows
+    if rows and theta.shape != (rows, 3):
+        raise ValueError(f"sampling_grid: expected theta of shape ({rows}, 3), got {theta.shape}")
     at = np.linspace(-1, 1, cells + 1)
-    rows = [[(-1, y, 1), (1, y, 1)] for y in at]
-    columns = [[(x, -1, 1), (x, 1, 1)] for x in at]
-    source: np.ndarray = np.array(rows + columns) @ theta.T
-    return ((source + 1) * (width, height) - 1) / 2
+    along = np.linspace(-1, 1, 2 if rows == 2 else 8 * cells + 1)
+    horizontal = np.stack(np.meshgrid(along, at), axis=-1)  # (line, point on it, x and y)
+    target = np.concatenate([horizontal, horizontal[..., ::-1]])
+    source = transform.map_points(Tensor(theta[None]), target.reshape(-1, 2)).data.reshape(target.shape)
+    pixels = np.array([size[1], size[0]])  # along x, along y
+    at_pixels: np.ndarray = (source + 1) * (pixels - 1) / 2 if align_corners else ((source + 1) * pixels - 1) / 2
+    return at_pixels
 
 
 # --- pictures -----------------------------------------------------------------------------------------------------
@@ -170,7 +188,9 @@ def warped_digits(
     Parameters
     ----------
     model : Module
-        With ``theta(x)`` -> (N, 2, 3) and ``stn(x)`` -> the warped images, such as `ministn.models.MnistSTN`.
+        A `ministn.nn.SpatialTransformer`; or a network with ``theta(x)`` and ``stn(x)`` -> the warped images, such as
+        `ministn.models.MnistSTN`. What its theta means says the attribute ``transformer``, a `SpatialTransformer`; of a
+        network without one, theta (N, 2, 3) is affine.
     images : uint8 array, shape (N, H, W)
         One column each.
     mean, std : float
@@ -181,7 +201,9 @@ def warped_digits(
         Squares of the drawn grid per side.
     """
     theta, warped = _look(model, images, mean, std)
-    grids = [sampling_grid(t, images.shape[1:], cells) for t in theta]
+    layer, size = _transformer(model), images.shape[1:]
+    transform, align_corners = ("affine", False) if layer is None else (layer.map, layer.align_corners)
+    grids = [_in_sight(sampling_grid(t, size, cells, transform, align_corners), size) for t in theta]
     x_limits, y_limits = _reach(grids, images.shape[1:])
     aspect = (y_limits[0] - y_limits[1]) / (x_limits[1] - x_limits[0])
     figure = _figure(len(images) + 1.3, aspect + 2.9)
@@ -195,10 +217,10 @@ def warped_digits(
     labels = ("input", "where the\nnetwork reads", "what the\nclassifier sees")
     for axes, label in zip(rows[:, 0], labels, strict=True):
         axes.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=8)
+    outside = "; beyond it the network reads the mean grey" if layer is None or layer.padding_mode == "zeros" else ""
     _note(
         figure,
-        "Orange: the edge that becomes the top of the warped digit. "
-        "Dotted: the edge of the input; beyond it the network reads the mean grey.",
+        f"Orange: the edge that becomes the top of the warped digit. Dotted: the edge of the input{outside}.",
     )
     _title(figure, "Digits before and after the warp", data)
     return figure
@@ -357,12 +379,21 @@ def _draw_grid(axes: Axes, lines: np.ndarray, size: tuple[int, ...]) -> None:
     axes.add_collection(LineCollection([lines[0]], colors=TOP_COLOUR, linewidths=1.8))
 
 
+def _in_sight(lines: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Curves with NaN, which is not drawn, more than two input sizes beyond its edges: they may run to a horizon."""
+    height, width = size
+    if lines.shape[1] == 2:  # straight lines, known by their ends
+        return lines
+    distance = np.abs(lines - (width / 2, height / 2)) / (width, height)
+    return np.where(distance.max(axis=-1, keepdims=True) < 2.5, lines, np.nan)
+
+
 def _reach(grids: Sequence[np.ndarray], size: tuple[int, ...]) -> tuple[tuple[float, float], tuple[float, float]]:
     """Limits of x, and of y from bottom to top, that show the whole input and all grids at one scale."""
     height, width = size
     points = np.concatenate([grid.reshape(-1, 2) for grid in grids])
-    low = np.minimum(points.min(axis=0), -0.5) - 1
-    high = np.maximum(points.max(axis=0), (width - 0.5, height - 0.5)) + 1
+    low = np.fmin(np.fmin.reduce(points), -0.5) - 1  # the minimum of what is not NaN
+    high = np.fmax(np.fmax.reduce(points), (width - 0.5, height - 0.5)) + 1
     return (low[0], high[0]), (high[1], low[1])
 
 
@@ -373,12 +404,19 @@ def _to_input(model: Any, images: np.ndarray, mean: float, std: float) -> Tensor
     return Tensor(pixels if parameter is None else to_device(pixels, parameter.device))
 
 
+def _transformer(model: Any) -> SpatialTransformer | None:
+    """The layer that says what the model's theta means, where there is one."""
+    layer = model if isinstance(model, SpatialTransformer) else getattr(model, "transformer", None)
+    return layer if isinstance(layer, SpatialTransformer) else None
+
+
 def _look(model: Any, images: np.ndarray, mean: float, std: float) -> tuple[np.ndarray, np.ndarray]:
-    """theta (N, 2, 3) and the warped images (N, H', W') with pixels from 0 to 1."""
+    """theta of each image, such as (N, 2, 3), and the warped images (N, H', W') with pixels from 0 to 1."""
     model.eval()
     with no_grad():
         x = _to_input(model, images, mean, std)
-        theta, warped = model.theta(x).numpy(), model.stn(x).numpy()
+        warp = model if isinstance(model, SpatialTransformer) else model.stn
+        theta, warped = model.theta(x).numpy(), warp(x).numpy()
     return theta, np.clip(warped[:, 0] * std + mean, 0, 1)
 
 

@@ -9,8 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from ministn import viz
+from ministn import nn, viz
 from ministn.autodiff import Tensor
+from ministn.kernels._coordinates import to_pixels
+from ministn.nn.transforms import get
 
 HEIGHT, WIDTH = 9, 7
 
@@ -111,6 +113,40 @@ def test_sampling_grid_by_hand():
         viz.sampling_grid(np.zeros((1, 2, 3)), (4, 8))
 
 
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("name", ["affine", "projective", "tps"])
+def test_sampling_grid_of_any_transform_lies_where_the_sampler_reads(name, align_corners):
+    """One cell for each step from pixel to pixel: the lines cross where `grid` has its points."""
+    transform = get(name)
+    noise = np.random.default_rng(0).standard_normal(transform.num_parameters)
+    theta = transform.theta(Tensor((transform.identity + 0.1 * noise)[None]))
+    lines = viz.sampling_grid(theta.data[0], (HEIGHT, WIDTH), 4, transform, align_corners)
+    assert lines.shape == (10, 2 if name == "affine" else 33, 2)
+    # With corners aligned, the pixels of a 5 x 5 output lie from -1 to 1 in steps of a cell.
+    crossings = transform.grid(theta, (1, 1, 5, 5), align_corners=True).data[0]
+    pixels = [to_pixels(crossings[..., a], n, align_corners) for a, n in ((0, WIDTH), (1, HEIGHT))]
+    crossings = np.stack(pixels, axis=-1)
+    if name == "affine":
+        on_lines, crossings_of_rows, crossings_of_columns = lines, crossings[:, ::4], crossings[::4]  # ends only
+    else:
+        on_lines, crossings_of_rows, crossings_of_columns = lines[:, ::8], crossings, crossings
+    np.testing.assert_allclose(on_lines[:5], crossings_of_rows, rtol=0, atol=1e-12)  # float64 rounding
+    np.testing.assert_allclose(on_lines[5:], crossings_of_columns.swapaxes(0, 1), rtol=0, atol=1e-12)
+
+
+def test_sampling_grid_takes_a_transform_by_name():
+    theta = np.eye(3)
+    np.testing.assert_allclose(
+        viz.sampling_grid(theta, (4, 8), 2, "projective")[:, [0, -1]],
+        viz.sampling_grid(theta[:2], (4, 8), 2),
+        atol=1e-14,
+    )
+    with pytest.raises(ValueError, match=r"sampling_grid: expected theta of shape \(3, 3\), got \(2, 3\)"):
+        viz.sampling_grid(theta[:2], (4, 8), 2, "projective")
+    with pytest.raises(ValueError, match=r"expected theta of shape \(N, 16, 2\), got \(1, 15, 2\)"):
+        viz.sampling_grid(np.zeros((15, 2)), (4, 8), 2, "tps")
+
+
 # --- the pictures -------------------------------------------------------------------------------------------------
 
 
@@ -181,6 +217,49 @@ def test_warped_digits():
     assert rows[1, 0].get_ylim()[0] > rows[1, 0].get_ylim()[1]  # y points down
     assert rows[1, 0].get_facecolor()[:3] == (0.25, 0.25, 0.25)  # there the network reads the mean
     assert "drawn digits" in texts(figure)
+    png(figure)
+
+
+class Through:
+    """A network that has its transformer as `transformer`, as those of `ministn.models.table1_model` have."""
+
+    def __init__(self, transformer):
+        self.transformer = transformer
+        self.theta, self.stn, self.eval = transformer.theta, transformer, transformer.eval
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("padding_mode", ["zeros", "border"])
+def test_warped_digits_of_any_transformer(padding_mode, wrapped):
+    images = digits_in_the_corner([3, 1, 4])
+    transform = get("tps")
+    moved = transform.identity + 0.2 * np.random.default_rng(0).standard_normal(32)
+    parameters = np.tile(moved.astype(np.float32), (3, 1))
+    layer = nn.SpatialTransformer(
+        lambda x: Tensor(parameters), transform, output_size=5, align_corners=True, padding_mode=padding_mode
+    )
+    figure = viz.warped_digits(Through(layer) if wrapped else layer, images, cells=4)
+    rows = np.array(figure.axes).reshape(3, 3)
+    grid, top = rows[1, 2].collections
+    expected = viz.sampling_grid(parameters[0].reshape(16, 2), (HEIGHT, WIDTH), 4, transform, align_corners=True)
+    np.testing.assert_allclose(grid.get_segments(), expected, atol=1e-12)
+    np.testing.assert_allclose(top.get_segments(), expected[:1], atol=1e-12)
+    warped = layer(Tensor(images[:, None] / np.float32(255))).data
+    np.testing.assert_array_equal(rows[2, 1].images[0].get_array(), np.clip(warped[1, 0], 0, 1))
+    assert ("reads the mean grey" in texts(figure)) == (padding_mode == "zeros")
+    png(figure)
+
+
+def test_lines_that_run_to_the_horizon_are_cut_off():
+    """w = 1 + 1.5 x is 0 at x = -2/3: there the lines of constant y leave on one side and come back on the other."""
+    parameters = np.array([[1, 0, 0, 0, 1, 0, 1.5, 0]], np.float32)
+    layer = nn.SpatialTransformer(lambda x: Tensor(parameters), "projective")
+    figure = viz.warped_digits(layer, digits_in_the_corner([3]), cells=4)
+    axes = figure.axes[1]
+    assert axes.get_xlim()[0] >= WIDTH / 2 - 2.5 * WIDTH - 1
+    assert axes.get_xlim()[1] <= WIDTH / 2 + 2.5 * WIDTH + 1
+    path = axes.collections[0].get_paths()[0].vertices
+    assert 0 < np.isnan(path).any(axis=1).sum() < len(path) / 2
     png(figure)
 
 

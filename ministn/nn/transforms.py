@@ -363,6 +363,8 @@ class ThinPlateSpline(Transform):
 
     def map_points(self, theta: Tensor, points: Tensor | Array) -> Tensor:
         """As `Transform.map_points`; theta (N, K, 2)."""
+        if theta.shape[1:] != self.control_points.shape:
+            raise ValueError(f"{self}: expected theta of shape (N, {len(self._points)}, 2), got {theta.shape}")
         points = _as_points(theta, points)
         xp, dtype = array_module(theta.data), theta.dtype
         control_points = Tensor(on_device(xp, spline.identity, self._points, dtype))
