@@ -42,6 +42,7 @@ def table1_model(
     localisation_batch_norm: bool = False,
     downsample: int | None = None,
     width_multiple: int = 1,
+    first_filters: int | None = None,
 ) -> DistortedMnistClassifier:
     """One of the networks of Table 1, as wide as `parameters` allows; all defaults are the paper's setting.
 
@@ -67,6 +68,9 @@ def table1_model(
         a canvas of more than 28 pixels, which can enlarge the digit before; 1, that is none, otherwise.
     width_multiple : int, by keyword
         Both hidden layers of the classifier have a multiple of this many units or filters.
+    first_filters : int, by keyword, optional
+        Filters of the first convolution; by default as many as the second has. The images are larger there, so fewer
+        filters in the first and more in the second take less time for as many parameters. Dense classifiers ignore it.
 
     Returns
     -------
@@ -86,7 +90,13 @@ def table1_model(
         raise ValueError(f"table1_model: {model} needs a transform, such as 'affine'")
     if not has_transformer and transform is not None:
         raise ValueError(f"table1_model: {model} has no transformer, but got the transform {transform!r} for one")
-    for name, value in (("canvas", canvas), ("width_multiple", width_multiple), ("downsample", downsample)):
+    sizes = {
+        "canvas": canvas,
+        "width_multiple": width_multiple,
+        "downsample": downsample,
+        "first_filters": first_filters,
+    }
+    for name, value in sizes.items():
         if value is not None and value < 1:
             raise ValueError(f"table1_model: expected {name} to be at least 1, got {value}")
 
@@ -99,12 +109,16 @@ def table1_model(
     if downsample is None:
         downsample = 2 if has_transformer and canvas > 28 else 1
     left = parameters - (0 if transformer is None else sum(p.numel() for p in transformer.parameters()))
-    count, build = (_count_dense, _dense) if dense else (_count_convolutional, _convolutional)
     size = canvas // downsample
-    width = _largest(lambda width: count(size, width, batch_norm) <= left, width_multiple)
+
+    def widths(width: int) -> tuple[int, int]:
+        return (width if dense or first_filters is None else first_filters), width
+
+    count, build = (_count_dense, _dense) if dense else (_count_convolutional, _convolutional)
+    width = _largest(lambda width: count(size, widths(width), batch_norm) <= left, width_multiple)
     if not width:
         raise ValueError(f"table1_model: {parameters} parameters are too few for {model} of width {width_multiple}")
-    layers = build(size, width, batch_norm, dropout)
+    layers = build(size, widths(width), batch_norm, dropout)
     if transformer is None:
         return DistortedMnistClassifier(layers, canvas, downsample, width)
     return DistortedMnistSTN(layers, canvas, downsample, width, transformer)
@@ -122,7 +136,7 @@ class DistortedMnistClassifier(nn.Module):
     downsample : int
         Side of those windows; 1 leaves the images as they are.
     width : int
-        Units or filters in each of the two hidden layers, for the record.
+        Units or filters in the second hidden layer, and without `first_filters` in the first one too; for the record.
     """
 
     def __init__(self, classifier: nn.Module, canvas: int, downsample: int, width: int) -> None:
@@ -190,48 +204,52 @@ class DistortedMnistSTN(DistortedMnistClassifier):
 # --- classifiers: three layers with weights -----------------------------------------------------------------------
 
 
-def _dense(size: int, width: int, batch_norm: bool, dropout: float) -> nn.Sequential:
+def _dense(size: int, widths: tuple[int, int], batch_norm: bool, dropout: float) -> nn.Sequential:
+    first, second = widths
     return nn.Sequential(
         nn.Flatten(),
-        nn.Linear(size * size, width),
-        *_normalisation(nn.BatchNorm1d, width, batch_norm),
+        nn.Linear(size * size, first),
+        *_normalisation(nn.BatchNorm1d, first, batch_norm),
         nn.ReLU(),
-        nn.Linear(width, width),
-        *_normalisation(nn.BatchNorm1d, width, batch_norm),
+        nn.Linear(first, second),
+        *_normalisation(nn.BatchNorm1d, second, batch_norm),
         nn.ReLU(),
         *_dropout(dropout),
-        nn.Linear(width, _CLASSES),
+        nn.Linear(second, _CLASSES),
     )
 
 
-def _count_dense(size: int, width: int, batch_norm: bool) -> int:
+def _count_dense(size: int, widths: tuple[int, int], batch_norm: bool) -> int:
     """The parameters of `_dense`: weights and biases, gamma and beta."""
-    weights = size * size * width + width * width + width * _CLASSES
-    return weights + (2 + 4 * batch_norm) * width + _CLASSES
+    first, second = widths
+    weights = size * size * first + first * second + second * _CLASSES
+    return weights + (1 + 2 * batch_norm) * (first + second) + _CLASSES
 
 
-def _convolutional(size: int, width: int, batch_norm: bool, dropout: float) -> nn.Sequential:
+def _convolutional(size: int, widths: tuple[int, int], batch_norm: bool, dropout: float) -> nn.Sequential:
+    first, second = widths
     last, ceil_mode = _convolved_size(size)
     return nn.Sequential(
-        nn.Conv2d(1, width, kernel_size=9),
-        *_normalisation(nn.BatchNorm2d, width, batch_norm),
+        nn.Conv2d(1, first, kernel_size=9),
+        *_normalisation(nn.BatchNorm2d, first, batch_norm),
         nn.MaxPool2d(2, ceil_mode=ceil_mode),
         nn.ReLU(),
-        nn.Conv2d(width, width, kernel_size=7),
-        *_normalisation(nn.BatchNorm2d, width, batch_norm),
+        nn.Conv2d(first, second, kernel_size=7),
+        *_normalisation(nn.BatchNorm2d, second, batch_norm),
         nn.MaxPool2d(2, ceil_mode=ceil_mode),
         nn.ReLU(),
         nn.Flatten(),
         *_dropout(dropout),
-        nn.Linear(last * last * width, _CLASSES),
+        nn.Linear(last * last * second, _CLASSES),
     )
 
 
-def _count_convolutional(size: int, width: int, batch_norm: bool) -> int:
+def _count_convolutional(size: int, widths: tuple[int, int], batch_norm: bool) -> int:
     """The parameters of `_convolutional`: weights and biases, gamma and beta."""
+    first, second = widths
     last, _ = _convolved_size(size)
-    weights = 9 * 9 * width + 7 * 7 * width * width + last * last * width * _CLASSES
-    return weights + (2 + 4 * batch_norm) * width + _CLASSES
+    weights = 9 * 9 * first + 7 * 7 * first * second + last * last * second * _CLASSES
+    return weights + (1 + 2 * batch_norm) * (first + second) + _CLASSES
 
 
 def _convolved_size(size: int) -> tuple[int, bool]:

@@ -101,6 +101,19 @@ def test_pooling_keeps_the_last_row_only_where_it_must():
         assert [pooling.ceil_mode for pooling in poolings] == [ceil_mode] * 2
 
 
+@pytest.mark.parametrize("canvas", [28, 42, 60])
+def test_fewer_filters_in_the_first_convolution_leave_more_for_the_second(canvas):
+    def weights(second):
+        last = SIZES[canvas, 1][1]
+        return (81 + 1) * 32 + (49 * 32 + 1) * second + (last**2 * second + 1) * 10 + 2 * (32 + second)
+
+    model = table1_model("CNN", None, canvas, batch_norm=True, first_filters=32)
+    convolutions = [module for module in model.classifier if isinstance(module, nn.Conv2d)]
+    assert [module.weight.shape[0] for module in convolutions] == [32, model.width]
+    assert count(model) == weights(model.width) <= 400_000 < weights(model.width + 1)
+    assert table1_model("FCN", first_filters=32).width == WIDTHS[28, "FCN"][0]
+
+
 def test_options_that_are_off_in_the_papers_setting():
     def kinds(**options):
         return [type(module).__name__ for module in table1_model("CNN", parameters=50_000, **options).classifier]
