@@ -115,6 +115,7 @@ class Recipe:
     average_decay: float = 0.0  # of the running mean of the weights, which is what is tested; 0: there is none
     parameters: int = 400_000  # at most so many, in all layers together
     width_multiple: int = 1  # the layers' width is a multiple of this
+    first_filters: int = 0  # of the first convolution; 0: as many as the second has
     pixel_mean: float = 0.0  # (v - mean) / std for a pixel v from 0 to 1; with mean 0 the background stays 0, which is
     pixel_std: float = 1.0  # also what a transformer reads outside the image
 
@@ -234,6 +235,7 @@ def build(run: Run, dataset: data.ImageDataset) -> training.Trainer:
         recipe.dropout,
         localisation_batch_norm=recipe.localisation_batch_norm,
         width_multiple=recipe.width_multiple,
+        first_filters=recipe.first_filters or None,
     )
     scaling = {"mean": recipe.pixel_mean, "std": recipe.pixel_std}
     train_loader = data.DataLoader(

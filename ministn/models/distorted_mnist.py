@@ -308,9 +308,8 @@ def _convolutional_localisation(canvas: int, transform: str, batch_norm: bool) -
 
 def _identity_layer(features: int, transform: str) -> nn.Linear:
     """The last layer of a localisation network: it answers with the identity, whatever it sees, until it learns."""
-    if transform != "affine":
-        raise ValueError(f"table1_model: expected transform to be 'affine', got {transform!r}")
-    return nn.identity_(nn.Linear(features, 6))
+    layer = nn.Linear(features, nn.transforms.get(transform).num_parameters)
+    return nn.identity_(layer, transform)
 
 
 # --- small parts --------------------------------------------------------------------------------------------------

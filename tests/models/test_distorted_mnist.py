@@ -164,3 +164,11 @@ def test_images_of_another_canvas():
         table1_model("CNN", canvas=42, parameters=20_000)(noise(2, 28))
     with pytest.raises(ValueError, match=r"DistortedMnistSTN: expected images of shape"):
         table1_model("ST-CNN", "affine", parameters=20_000).theta(noise(2, 42))
+
+
+@pytest.mark.parametrize(("transform", "numbers"), [("affine", 6), ("projective", 8), ("tps", 32)])
+@pytest.mark.parametrize("name", ["ST-FCN", "ST-CNN"])
+def test_every_transform_starts_with_the_identity(name, transform, numbers):
+    model, x = table1_model(name, transform, parameters=150_000), noise(3, 28)
+    assert model.localisation_parameters()[-1].shape == (numbers,)
+    np.testing.assert_allclose(model.stn(x).detach().numpy(), x.numpy(), atol=5e-5)  # as above
