@@ -54,7 +54,11 @@ class GetItem(Function):
     def backward(self, grad_output: Array) -> Array:
         xp = array_module(grad_output)
         grad = xp.zeros_like(self.x)
-        xp.add.at(grad, self.index, grad_output)
+        parts = self.index if isinstance(self.index, tuple) else (self.index,)
+        if all(part is None or part is Ellipsis or type(part) in (int, slice) for part in parts):
+            grad[self.index] = grad_output  # a view: no element is there twice
+        else:
+            xp.add.at(grad, self.index, grad_output)
         return grad
 
 
