@@ -218,9 +218,10 @@ def warped_digits(
     for axes, label in zip(rows[:, 0], labels, strict=True):
         axes.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=8)
     outside = "; beyond it the network reads the mean grey" if layer is None or layer.padding_mode == "zeros" else ""
+    space = " " if len(images) > 8 else "\n"  # as wide as the figure, or as two lines
     _note(
         figure,
-        f"Orange: the edge that becomes the top of the warped digit. Dotted: the edge of the input{outside}.",
+        f"Orange: the edge that becomes the top of the warped digit.{space}Dotted: the edge of the input{outside}.",
     )
     _title(figure, "Digits before and after the warp", data)
     return figure

@@ -1,18 +1,16 @@
 r"""Transformations of the plane for a spatial transformer: from the numbers of a localisation network to a grid.
 
-A transform answers, for each pixel of the *target* (the output), which point of the *source* (the input) it reads. It
+A transform says, for each pixel of the *target* (the output), which point of the *source* (the input) it reads. It
 does so in two steps:
 
-===================  ==================  =====================================================================
-parameters (N, P)    what a network      one row for each image, with no structure; at ``transform.identity``
-                     puts out            nothing moves
-theta                what the paper      of most transforms a matrix, (N, 2, 3) or (N, 3, 3):
-                     calls T             ``transform.theta(parameters)``
-grid (N, H, W, 2)    source points       ``transform.grid(theta, size)``, or ``transform.map_points(theta, points)``
-===================  ==================  =====================================================================
+=================  =================================================================================================
+parameters (N, P)  what a localisation network puts out: P numbers for each image; with `identity` nothing moves
+theta              what they mean, mostly matrices (N, 2, 3) or (N, 3, 3): ``transform.theta(parameters)``
+grid (N, H, W, 2)  source points: ``transform.grid(theta, size)``; of any points ``map_points(theta, points)``
+=================  =================================================================================================
 
 =====================  ========================  ==========================================================
-class, name for `get`  P, parameters             theta
+transform              P: the parameters         theta
 =====================  ========================  ==========================================================
 `Translation`          2: t_x, t_y               [1 0 t_x; 0 1 t_y]
 `Rotation`             1: phi                    [cos phi, -sin phi, 0; sin phi, cos phi, 0]
@@ -60,7 +58,7 @@ def fixed(*values: float) -> np.ndarray:
 
 
 class Transform:
-    """What all transforms share. A subclass gives `identity`, and `theta`; for a matrix, `matrix_rows` is all the rest.
+    """What all transforms share. A subclass gives `identity`, `theta`, and `matrix_rows` or `grid` and `map_points`.
 
     >>> class Shear(Transform):
     ...     identity, matrix_rows = fixed(0), 2
@@ -268,8 +266,7 @@ class Similarity(Transform):
 
     .. math:: x_s = a \, x_t - b \, y_t + t_x, \quad y_s = b \, x_t + a \, y_t + t_y
 
-    A network can pass through no scale at all (a = b = 0) but never needs to jump, as it would at an angle of 180
-    degrees.
+    Once around, a and b change smoothly all the way, where an angle jumps from 180 to -180 degrees.
     """
 
     identity, matrix_rows = fixed(1, 0, 0, 0), 2
@@ -399,8 +396,8 @@ class Bounded(Transform):
 
     .. math:: \text{parameters}_k = \text{identity}_k + b_k \tanh(\text{raw}_k)
 
-    With b = 0.5 for the scale of an `Attention` it stays between 0.5 and 1.5: no image is ever lost from sight, and a
-    gradient always comes back. The identity is at raw = 0.
+    With b = 0.5 the scale of an `Attention` stays between 0.5 and 1.5. So the image is never lost from sight, where no
+    gradient would come back; but far from raw = 0, which is the identity, tanh itself passes hardly any.
 
     Parameters
     ----------
