@@ -128,7 +128,7 @@ def test_every_number_of_a_recipe_is_used(table1):
         **{"epochs": 4, "batch_size": 32, "optimizer": "sgd", "lr": 0.2, "localisation_lr": 0.5, "momentum": 0.8},
         **{"weight_decay": 0.3, "schedule": "cosine", "warmup_epochs": 0.5, "drop_last": True, "dropout": 0.4},
         **{"batch_norm": True, "localisation_batch_norm": True, "label_smoothing": 0.25, "average_decay": 0.9},
-        **{"parameters": 90_000, "width_multiple": 4, "pixel_mean": 0.1, "pixel_std": 0.5},
+        **{"parameters": 90_000, "width_multiple": 4, "first_filters": 8, "pixel_mean": 0.1, "pixel_std": 0.5},
     }
     assert changes.keys() == {field.name for field in table1.dataclasses.fields(table1.Recipe)}
     trainer = table1.build(run_of(table1, "modern", **changes), digits(table1, 330))
@@ -140,6 +140,7 @@ def test_every_number_of_a_recipe_is_used(table1):
     kinds = [type(module).__name__ for module in trainer.model.modules()]
     assert (kinds.count("BatchNorm2d"), kinds.count("BatchNorm1d"), kinds.count("Dropout")) == (4, 1, 1)
     assert trainer.model.width % 4 == 0
+    assert trainer.model.classifier[0].weight.shape[0] == 8
     assert sum(parameter.numel() for parameter in trainer.model.parameters()) <= 90_000
     assert trainer.average.decay == 0.9
     assert trainer.loss.keywords == {"label_smoothing": 0.25}
