@@ -483,10 +483,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def differences(found: dict[str, Any] | None, settings: dict[str, Any]) -> str:
-    """In what a run that was found is not as `settings` say, such as "lr 0.01, not 0.02"; "" if in nothing."""
+    """In what a run that was found is not as `settings` say, such as "lr 0.01, not 0.02"; "" if in nothing.
+
+    Numbers that recipes have got since then were as their defaults are now.
+    """
     if found is None:
         return ""
-    was, now = ({**run, **run.get("recipe", {}), "recipe": None} for run in (found, settings))
+    defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
+    was, now = ({**defaults, **run, **run["recipe"], "recipe": None} for run in (found, settings))
     return ", ".join(f"{name} {was.get(name)}, not {now[name]}" for name in now if was.get(name) != now[name])
 
 
@@ -648,7 +652,8 @@ class Program:
 
     def table(self) -> Table:
         """Table 1 as it fills: the paper's error beside ours, and how far the runs of the cell are."""
-        table = Table(title="test error in %: paper's, ours", caption=self.caption(), show_lines=True)
+        title = "test error in %: paper's, ours"
+        table = Table(title=title, caption=self.caption(), show_lines=True, min_width=len(self.caption()))
         names = [name for name in SETS if any(task.run.data == name for task in self.tasks)]
         for heading in ("network", *names):
             table.add_column(heading)

@@ -320,6 +320,16 @@ def test_other_settings_are_refused(here, capsys):
     assert Path("runs/table1/results/modern-FCN-R-0-quick.json").read_bytes() == before
 
 
+def test_a_run_from_before_a_recipe_had_some_number(table1):
+    settings = run_of(table1, "modern", label_smoothing=0.0).settings()
+    older = json.loads(json.dumps(settings))
+    del older["recipe"]["label_smoothing"]
+    assert table1.differences(older, settings) == ""
+    settings["recipe"]["label_smoothing"] = 0.1
+    assert table1.differences(older, settings) == "label_smoothing 0.0, not 0.1"
+    assert table1.differences(None, settings) == ""
+
+
 # --- executors ----------------------------------------------------------------------------------------------------
 
 

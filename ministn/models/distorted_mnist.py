@@ -6,13 +6,19 @@
 
 The networks of one experiment have "the same number of parameters", says the paper, but neither that number nor any
 width; later work that follows it takes 400,000. So the number is given here, and both hidden layers are as wide as it
-allows, with the localisation network's parameters counted in:
+allows, with the localisation network's parameters counted in (those of an ST classifier on more than 28 x 28 pixels see
+the image at half its size):
 
-| units or filters (parameters) | FCN | CNN | ST-FCN, affine | ST-CNN, affine |
-|---|---|---|---|---|
-| 28 x 28 (R, P, E) | 349 (399,615) | 89 (399,086) | 331 (399,421) | 87 (392,678) |
-| 42 x 42 (RTS) | 202 (399,566) | 87 (399,862) | 400 (398,944) | 87 (396,068) |
-| 60 x 60 (TC) | 107 (397,943) | 79 (391,376) | 245 (399,961) | 84 (399,172) |
+| units or filters (parameters) | 28 x 28: R, P, E | 42 x 42: RTS | 60 x 60: TC |
+|---|---|---|---|
+| FCN | 349 (399,615) | 202 (399,566) | 107 (397,943) |
+| CNN | 89 (399,086) | 87 (399,862) | 79 (391,376) |
+| ST-FCN affine | 331 (399,421) | 400 (398,944) | 245 (399,961) |
+| ST-FCN projective | 331 (399,487) | 400 (399,010) | 244 (398,626) |
+| ST-FCN tps | 330 (398,822) | 400 (399,802) | 244 (399,418) |
+| ST-CNN affine | 87 (392,678) | 87 (396,068) | 84 (399,172) |
+| ST-CNN projective | 87 (392,720) | 87 (396,110) | 84 (399,214) |
+| ST-CNN tps | 87 (393,224) | 87 (396,614) | 84 (399,718) |
 
 References
 ----------

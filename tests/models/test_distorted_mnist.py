@@ -5,23 +5,22 @@ import pytest
 
 from ministn import Tensor, nn
 from ministn import functional as F
-from ministn.models import DistortedMnistClassifier, DistortedMnistSTN, table1_model
+from ministn.models import DistortedMnistClassifier, DistortedMnistSTN, distorted_mnist, table1_model
 
-# Units or filters, and parameters, as the module's docstring has them.
-WIDTHS = {
-    (28, "FCN"): (349, 399_615),
-    (28, "CNN"): (89, 399_086),
-    (28, "ST-FCN"): (331, 399_421),
-    (28, "ST-CNN"): (87, 392_678),
-    (42, "FCN"): (202, 399_566),
-    (42, "CNN"): (87, 399_862),
-    (42, "ST-FCN"): (400, 398_944),
-    (42, "ST-CNN"): (87, 396_068),
-    (60, "FCN"): (107, 397_943),
-    (60, "CNN"): (79, 391_376),
-    (60, "ST-FCN"): (245, 399_961),
-    (60, "ST-CNN"): (84, 399_172),
+# Units or filters, and parameters, on canvases of 28, 42 and 60 pixels: as the module's docstring has them.
+CANVASES = (28, 42, 60)
+TABLE = {
+    ("FCN", None): ((349, 399_615), (202, 399_566), (107, 397_943)),
+    ("CNN", None): ((89, 399_086), (87, 399_862), (79, 391_376)),
+    ("ST-FCN", "affine"): ((331, 399_421), (400, 398_944), (245, 399_961)),
+    ("ST-FCN", "projective"): ((331, 399_487), (400, 399_010), (244, 398_626)),
+    ("ST-FCN", "tps"): ((330, 398_822), (400, 399_802), (244, 399_418)),
+    ("ST-CNN", "affine"): ((87, 392_678), (87, 396_068), (84, 399_172)),
+    ("ST-CNN", "projective"): ((87, 392_720), (87, 396_110), (84, 399_214)),
+    ("ST-CNN", "tps"): ((87, 393_224), (87, 396_614), (84, 399_718)),
 }
+WIDTHS = {(canvas, *network): row[i] for network, row in TABLE.items() for i, canvas in enumerate(CANVASES)}
+TRANSFORM_PARAMETERS = {None: 0, "affine": 6, "projective": 8, "tps": 32}
 # By hand. Side of the image that the classifier sees, and of its last feature map: 28 -> 20 -> 10 -> 4 -> 2 and so on.
 SIZES = {(28, 1): (28, 2), (42, 1): (42, 5), (42, 2): (21, 1), (60, 1): (60, 10), (60, 2): (30, 2)}
 # Features of the convolutional localisation network before its dense layer: 20 maps of side 1, 4 and 9.
@@ -40,7 +39,7 @@ def transform_of(model):
     return "affine" if model.startswith("ST-") else None
 
 
-def by_hand(model, canvas, width, batch_norm, localisation_batch_norm):
+def by_hand(model, transform, canvas, width, batch_norm, localisation_batch_norm):
     """The parameters of the paper's layers, from their sizes."""
     size, last = SIZES[canvas, 2 if model.startswith("ST-") and canvas > 28 else 1]
     if model.endswith("FCN"):
@@ -49,27 +48,41 @@ def by_hand(model, canvas, width, batch_norm, localisation_batch_norm):
         total = (81 + 1) * width + (49 * width + 1) * width + (last**2 * width + 1) * 10
     total += 4 * width if batch_norm else 0
     if model == "ST-FCN":
-        total += (canvas**2 + 1) * 32 + 33 * 32 + 33 * 6 + (4 * 32 if localisation_batch_norm else 0)
+        total += (
+            (canvas**2 + 1) * 32
+            + 33 * 32
+            + 33 * TRANSFORM_PARAMETERS[transform]
+            + (4 * 32 if localisation_batch_norm else 0)
+        )
     if model == "ST-CNN":
-        total += 26 * 20 + (25 * 20 + 1) * 20 + (LOCALISATION_FEATURES[canvas] + 1) * 20 + 21 * 6
+        total += (
+            26 * 20
+            + (25 * 20 + 1) * 20
+            + (LOCALISATION_FEATURES[canvas] + 1) * 20
+            + 21 * TRANSFORM_PARAMETERS[transform]
+        )
         total += 6 * 20 if localisation_batch_norm else 0
     return total
 
 
-@pytest.mark.parametrize(("canvas", "name"), WIDTHS)
-def test_the_widest_network_within_the_budget(canvas, name):
-    model = table1_model(name, transform_of(name), canvas)
-    assert (model.width, count(model)) == WIDTHS[canvas, name]
-    assert count(model) == by_hand(name, canvas, model.width, False, False) <= 400_000
-    assert by_hand(name, canvas, model.width + 1, False, False) > 400_000
+@pytest.mark.parametrize(("canvas", "name", "transform"), WIDTHS)
+def test_the_widest_network_within_the_budget(canvas, name, transform):
+    model = table1_model(name, transform, canvas)
+    width, parameters = WIDTHS[canvas, name, transform]
+    assert (model.width, count(model)) == (width, parameters)
+    assert count(model) == by_hand(name, transform, canvas, width, False, False) <= 400_000
+    assert by_hand(name, transform, canvas, width + 1, False, False) > 400_000
+    network = " ".join(filter(None, (name, transform)))
+    (line,) = (line for line in distorted_mnist.__doc__.splitlines() if line.startswith(f"| {network} |"))
+    assert line.split(" | ")[1 + CANVASES.index(canvas)].removesuffix(" |") == f"{width} ({parameters:,})"
 
 
-@pytest.mark.parametrize(("canvas", "name"), WIDTHS)
-def test_normalisation_counts(canvas, name):
+@pytest.mark.parametrize(("canvas", "name", "transform"), WIDTHS)
+def test_normalisation_counts(canvas, name, transform):
     budget = 150_000
-    model = table1_model(name, transform_of(name), canvas, budget, batch_norm=True, localisation_batch_norm=True)
-    assert count(model) == by_hand(name, canvas, model.width, True, True) <= budget
-    assert by_hand(name, canvas, model.width + 1, True, True) > budget
+    model = table1_model(name, transform, canvas, budget, batch_norm=True, localisation_batch_norm=True)
+    assert count(model) == by_hand(name, transform, canvas, model.width, True, True) <= budget
+    assert by_hand(name, transform, canvas, model.width + 1, True, True) > budget
 
 
 @pytest.mark.parametrize("name", ["FCN", "CNN", "ST-FCN", "ST-CNN"])
@@ -111,7 +124,7 @@ def test_fewer_filters_in_the_first_convolution_leave_more_for_the_second(canvas
     convolutions = [module for module in model.classifier if isinstance(module, nn.Conv2d)]
     assert [module.weight.shape[0] for module in convolutions] == [32, model.width]
     assert count(model) == weights(model.width) <= 400_000 < weights(model.width + 1)
-    assert table1_model("FCN", first_filters=32).width == WIDTHS[28, "FCN"][0]
+    assert table1_model("FCN", first_filters=32).width == WIDTHS[28, "FCN", None][0]
 
 
 def test_options_that_are_off_in_the_papers_setting():
