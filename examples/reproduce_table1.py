@@ -47,6 +47,7 @@ import subprocess
 import sys
 import time
 import traceback
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,7 +207,7 @@ def recipe_for(name: str, model: str, data_name: str, changes: dict[str, Any]) -
 # --- one run ------------------------------------------------------------------------------------------------------
 
 
-def load_digits(digits: str, data_dir: str | None, quick: bool) -> data.ImageDataset:
+def load_digits(digits: str, data_dir: Path | None, quick: bool) -> data.ImageDataset:
     if quick and digits == "strokes":
         return data.strokes.load(train_size=QUICK_TRAIN, test_size=QUICK_TEST, seed=0)
     dataset = data.load(digits, data_dir)
@@ -290,11 +291,24 @@ class Training:
     """Trains one run in its folder, which nobody else has meanwhile.
 
     Files in the folder: checkpoint.safetensors while it is trained; model.safetensors and result.json when it is
-    finished; status.json, settings.json and log.txt to look at; stop, if somebody asks it to save and end.
+    finished; status.json, settings.json and log.txt to look at.
+
+    Parameters
+    ----------
+    run : Run
+    folder : Path
+    threads : int
+        Of the kernels; fewer if there are fewer processors.
+    data_dir : Path, optional
+        With the MNIST files.
+    stop : Path, optional
+        Once there is such a file, the training saves and ends.
     """
 
-    def __init__(self, run: Run, folder: Path, threads: int, data_dir: str | None = None) -> None:
-        self.run, self.folder, self.data_dir = run, folder, data_dir
+    def __init__(
+        self, run: Run, folder: Path, threads: int, data_dir: Path | None = None, stop: Path | None = None
+    ) -> None:
+        self.run, self.folder, self.data_dir, self.stop = run, folder, data_dir, stop
         self.checkpoint, self.result = folder / CHECKPOINT, folder / "result.json"
         with contextlib.suppress(ValueError):  # there are fewer processors; results do not depend on the number
             ministn.set_num_threads(threads)
@@ -309,8 +323,8 @@ class Training:
             if difference := differences(read_json(settings), self.run.settings()):
                 raise UsageError(f"{self.folder} has a run with {difference}")
             records.write_atomically(settings, as_json(self.run.settings()))
-            (self.folder / "stop").unlink(missing_ok=True)
             if not self.result.exists():
+                self.raise_if_stopped()
                 self.train()
             results.mkdir(parents=True, exist_ok=True)
             records.write_atomically(results / f"{self.run.name}.json", self.result.read_bytes())
@@ -350,10 +364,14 @@ class Training:
             return
         self.last_look = now
         self.show("training")
-        if (self.folder / "stop").exists() or os.getppid() != self.parent:  # who started it is gone
-            raise training.Interrupted
+        self.raise_if_stopped()
         if now - self.last_checkpoint > SECONDS_PER_CHECKPOINT:
             self.save()
+
+    def raise_if_stopped(self) -> None:
+        gone = os.getppid() != self.parent  # the process that has started this one
+        if gone or (self.stop is not None and self.stop.exists()):
+            raise training.Interrupted
 
     def on_epoch(self, trainer: training.Trainer) -> None:
         row = trainer.history[-1]
@@ -502,7 +520,7 @@ def train_one(options: argparse.Namespace) -> int:
         print(time.strftime("%Y-%m-%d %H:%M:%S"), run.name, flush=True)
         try:
             threads = options.threads or max(ministn.get_num_threads() // options.jobs, 1)
-            Training(run, folder, threads, options.data_dir).finish(options.results)
+            Training(run, folder, threads, options.data_dir, options.stop).finish(options.results)
         except BusyError as error:
             print(error)
             return BUSY
@@ -553,6 +571,7 @@ class Program:
     def __init__(self, tasks: list[Task], options: argparse.Namespace) -> None:
         self.tasks, self.options = tasks, options
         self.console = Console()
+        self.stop_file = options.out / f".stop-{uuid.uuid4().hex}"  # when it is there, the runs save and end
         self.shown: dict[str, tuple[Any, ...]] = {}
 
     def work(self) -> int:
@@ -571,8 +590,11 @@ class Program:
                 self.look(waiting)
                 show()
         except KeyboardInterrupt:
-            self.stop(waiting)
+            print("\nsaving (Ctrl-C again: at once) ...", file=sys.stderr, flush=True)
+            self.stop_file.parent.mkdir(parents=True, exist_ok=True)
+            self.stop_file.touch()  # runs on this terminal have seen the Ctrl-C too, others have not
             executor.shutdown(wait=True, cancel_futures=True)
+            self.stop_file.unlink()
             print(f"\ninterrupted and saved; go on with\n  {self.resume_command()}", file=sys.stderr)
             return INTERRUPTED
         executor.shutdown(wait=True)
@@ -582,7 +604,7 @@ class Program:
         options = self.options
         command = [sys.executable, os.path.abspath(__file__), "--one", os.path.abspath(task.folder)]
         command += ["--settings", json.dumps(task.run.settings()), "--results", os.path.abspath(options.results)]
-        command += ["--jobs", str(options.jobs)]
+        command += ["--jobs", str(options.jobs), "--stop", os.path.abspath(self.stop_file)]
         command += ["--threads", str(options.threads)] if options.threads else []
         command += ["--data-dir", os.path.abspath(options.data_dir)] if options.data_dir else []
         return command
@@ -599,13 +621,6 @@ class Program:
                 if code == FINISHED:
                     task.epoch = task.run.recipe.epochs
                     task.error = json.loads((task.folder / "result.json").read_text())["test_error_percent"]
-
-    def stop(self, tasks: list[Task]) -> None:
-        """Ask the runs to save and end; those on this terminal have seen the Ctrl-C too."""
-        print("\nsaving (Ctrl-C again: at once) ...", file=sys.stderr, flush=True)
-        for task in tasks:
-            if not task.future.cancel() and not task.future.done():
-                (task.folder / "stop").touch()
 
     def resume_command(self) -> str:
         python, script = (min(path, os.path.relpath(path), key=len) for path in (sys.executable, __file__))
@@ -908,7 +923,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--render", action="store_true", help="write the tables of what is in --results, once all runs are finished")
     add("--page", type=path, default=Path("docs/distorted_mnist_results.md"), help="that --render writes into")
     add("--one", type=path, help=argparse.SUPPRESS)  # what a worker is called with: the folder of a run ...
-    add("--settings", help=argparse.SUPPRESS)  # ... and the run
+    add("--settings", help=argparse.SUPPRESS)  # ... the run ...
+    add("--stop", type=path, help=argparse.SUPPRESS)  # ... and the file that asks it to end
     options = parser.parse_args(arguments)
     options.arguments = arguments
     options.data = list(dict.fromkeys(options.data or SETS))

@@ -289,7 +289,17 @@ def test_the_program_ends_its_runs(table1, how):
     wait_for(is_free, "the end of the run")
     process.communicate()
     assert (folder / "log.txt").read_text().endswith("interrupted\n")
+    assert not list(folder.parent.glob(".stop*"))
     assert records.read_checkpoint(folder / "checkpoint.safetensors").info["epoch"] >= 1
+
+
+def test_a_run_that_starts_when_the_program_has_been_stopped(table1, tmp_path):
+    command = worker_command(table1)[2:]
+    Path(command[command.index("--stop") + 1]).parent.mkdir(parents=True)
+    Path(command[command.index("--stop") + 1]).touch()
+    assert table1.main(command) == 130
+    assert not Path("runs/table1/modern-FCN-R-0-quick/result.json").exists()
+    assert Path("runs/table1/modern-FCN-R-0-quick/log.txt").read_text().endswith("interrupted\n")
 
 
 def test_a_run_that_another_program_has(table1, here, capsys):
