@@ -5,6 +5,7 @@ On the stand-in for CuPy, with the kernels on the emulator; and on a GPU where t
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import sys
@@ -288,11 +289,22 @@ def test_spoilt_weights_are_not_saved(library, digits, tmp_path):
 @pytest.mark.parametrize(("first", "second"), [("cpu", "gpu"), ("gpu", "cpu")])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_a_checkpoint_goes_on_on_the_other_device(library, digits, tmp_path, first, second, optimizer):
-    """In float64; the same logits as a run that never moved, to the rounding of a few steps."""
+    """In float64; the same logits as a run that never moved, to the rounding of a few steps.
+
+    With AdamW, labels are smoothed and an average of the weights is kept and evaluated.
+    """
+
+    def make(device):
+        trainer = make_trainer(device, digits, np.float64, model=Dense, optimizer=optimizer)
+        trainer.train_loader = with_plain_attributes(trainer.train_loader)
+        if optimizer == "adamw":
+            trainer.loss = functools.partial(F.nll_loss, label_smoothing=0.1)
+            trainer.average = optim.ExponentialMovingAverage(trainer.model, 0.8)
+        return trainer
+
     logits, histories = {}, {}
     for devices in (first, first), (first, second):
-        trainer = make_trainer(devices[0], digits, np.float64, model=Dense, optimizer=optimizer)
-        trainer.train_loader = with_plain_attributes(trainer.train_loader)
+        trainer = make(devices[0])
         ministn.manual_seed(2)
         for images, labels in list(trainer.train_loader.batches())[:4]:
             trainer.train_step(images, labels)
@@ -300,8 +312,7 @@ def test_a_checkpoint_goes_on_on_the_other_device(library, digits, tmp_path, fir
         records.save_checkpoint(path, trainer)
         assert all(isinstance(array, np.ndarray) for array in safetensors.numpy.load_file(path).values())
 
-        resumed = make_trainer(devices[1], digits, np.float64, model=Dense, optimizer=optimizer)
-        resumed.train_loader = with_plain_attributes(resumed.train_loader)
+        resumed = make(devices[1])
         records.read_checkpoint(path).restore(resumed)
         assert {parameter.device for parameter in resumed.model.parameters()} == {devices[1]}
         resumed.fit(1)
