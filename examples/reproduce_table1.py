@@ -48,7 +48,7 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ NETWORKS = [
     ("CNN", None),
     *((model, transform) for model in ("ST-FCN", "ST-CNN") for transform in ("affine", "projective", "tps")),
 ]
+MODELS = ("FCN", "CNN", "ST-FCN", "ST-CNN")
 TRANSFORMS = ("affine", "projective", "tps")
 # Test errors in %: Jaderberg, Simonyan, Zisserman, Kavukcuoglu (2015), "Spatial transformer networks",
 # arXiv:1506.02025, Table 1; those on TC from the text of section 4.1, which does not say with which transformation.
@@ -473,6 +474,11 @@ def error_of(row: dict[str, float]) -> float:
     return round(100 * (1 - row["test_accuracy"]), 4)
 
 
+def reached(mean: float, paper: float) -> bool:
+    """Whether a mean error is at or below the paper's; to more digits than either has, past a float's rounding."""
+    return round(mean, 6) <= paper
+
+
 def rounded(value: float) -> float:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
@@ -687,7 +693,7 @@ class Program:
         if errors:
             mean = statistics.mean(errors)
             finished = all(task.state == "finished" for task in tasks)
-            text.append(f"{mean:.2f}", style=("bold green" if mean <= paper else "bold red") if finished else "")
+            text.append(f"{mean:.2f}", style=("bold green" if reached(mean, paper) else "bold red") if finished else "")
         finished = sum(task.state == "finished" for task in tasks)
         at_work = [task for task in tasks if task.state in ("loading", "compiling", "training")]
         for task in at_work:
@@ -783,14 +789,17 @@ def render(results: Path, page: Path) -> str:
             runs.append(run)
     if not runs:
         raise UsageError(f"{results} has no finished run on MNIST to make tables of")
-    rows = [summary(list(group)) for _, group in itertools.groupby(sorted(runs, key=_place), key=_place)]
+    cells = [list(group) for _, group in itertools.groupby(sorted(runs, key=_place), key=_place)]
+    rows = [summary(cell) for cell in cells]
     table = results.with_name(f"{results.name}.csv")
     records.write_csv(table, rows)
     text = page.read_text() if page.exists() else f"# Distorted MNIST: results\n\n{BEGIN}\n{END}\n"
     if BEGIN not in text or END not in text:
         raise UsageError(f"{page} has no lines {BEGIN} and {END} to write between")
     before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    records.write_atomically(page, f"{before}{BEGIN}\n{as_markdown(rows)}{END}{after}".encode())
+    records.write_atomically(
+        page, f"{before}{BEGIN}\n{as_markdown(rows, [cell[0]['recipe'] for cell in cells])}{END}{after}".encode()
+    )
     return f"{len(runs)} runs: {table}, {page}" + (
         f" ({left_out} left out: quick, or not of MNIST)" if left_out else ""
     )
@@ -824,7 +833,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "lowest": f"{min(errors):.2f}",
         "highest": f"{max(errors):.2f}",
         "seeds": len(runs),
-        "at_or_below_paper": "yes" if mean <= paper else "no",
+        "at_or_below_paper": "yes" if reached(mean, paper) else "no",
         "parameters": first["parameters"],
         "epochs": first["epochs"],
         "minutes": f"{statistics.mean(run['wall_seconds'] for run in runs) / 60:.1f}",
@@ -835,32 +844,54 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 SETTINGS = [field.name for field in dataclasses.fields(Run)]
 
 
-def as_markdown(rows: list[dict[str, Any]]) -> str:
-    """For each recipe the table as the paper has it, then each cell with all its figures."""
+def as_markdown(rows: list[dict[str, Any]], recipes: list[dict[str, Any]]) -> str:
+    """For each recipe the table as the paper has it, each cell with all its figures, and how the cells were trained."""
     lines = []
-    for recipe, group in itertools.groupby(rows, key=lambda row: row["recipe"]):
-        cells = {(row["network"], row["transform"], row["set"]): row for row in group}
-        lines += [f'\n### Recipe "{recipe}"\n']
-        lines += [f"| network | {' | '.join(SETS)} |", "|---|" + "---|" * len(SETS)]
-        for model, transform in NETWORKS:
-            row = [cells.get((model, transform or "", name)) for name in SETS]
-            if any(row):
-                shown = " | ".join("" if cell is None else _in_short(cell) for cell in row)
-                lines.append(f"| {' '.join(filter(None, (model, transform)))} | {shown} |")
-        reached = sum(cell["at_or_below_paper"] == "yes" for cell in cells.values())
-        lines.append(
-            "\nThe paper's error in %, then ours: the mean over seeds ± their standard deviation (number of seeds). "
-            f"**Bold**: the mean is at or below the paper's value, as in {reached} of {len(cells)} cells.\n"
-        )
-        lines += [
-            "| network | set | paper | mean | spread | lowest | highest | seeds | parameters | epochs | minutes |"
-        ]
-        lines += ["|---" * 11 + "|"]
-        for row in cells.values():
-            columns = [f"{row['network']} {row['transform']}".strip(), row["set"], row["paper"], row["mean"]]
-            columns += [row["spread"] or "–", row["lowest"], row["highest"], row["seeds"], f"{row['parameters']:,}"]
-            lines.append(f"| {' | '.join(str(column) for column in [*columns, row['epochs'], row['minutes']])} |")
+    for name, group in itertools.groupby(zip(rows, recipes, strict=True), key=lambda pair: pair[0]["recipe"]):
+        cells, recipes_of_cells = zip(*group, strict=True)
+        lines += [f'\n## Recipe "{name}"\n', *_as_in_the_paper(cells), *_in_full(cells)]
+        lines += ["How they were trained; what is not said is off or as in the code:\n"]
+        trained: dict[str, list[str]] = {}
+        for row, recipe in zip(cells, recipes_of_cells, strict=True):
+            trained.setdefault(_numbers(recipe), []).append(f"{_network(row)} on {row['set']}")
+        lines += [f"* {', '.join(which)}: {numbers}" for numbers, which in trained.items()]
     return "\n".join(lines) + "\n"
+
+
+def _as_in_the_paper(rows: Sequence[dict[str, Any]]) -> list[str]:
+    cells = {(row["network"], row["transform"], row["set"]): row for row in rows}
+    lines = [f"| network | {' | '.join(SETS)} |", "|---|" + "---|" * len(SETS)]
+    for model, transform in NETWORKS:
+        row = [cells.get((model, transform or "", name)) for name in SETS]
+        if found := [cell for cell in row if cell is not None]:
+            shown = " | ".join("" if cell is None else _in_short(cell) for cell in row)
+            lines.append(f"| {_network(found[0])} | {shown} |")
+    reached = sum(row["at_or_below_paper"] == "yes" for row in rows)
+    lines.append(
+        "\nThe paper's error in %, then ours: the mean over seeds ± their standard deviation (number of seeds). "
+        f"**Bold**: the mean is at or below the paper's value, as in {reached} of {len(rows)} cells.\n"
+    )
+    return lines
+
+
+def _in_full(rows: Sequence[dict[str, Any]]) -> list[str]:
+    columns = ("set", "paper", "mean", "spread", "lowest", "highest", "seeds", "parameters", "epochs", "minutes")
+    columns = (*columns, "cpu_minutes")
+    lines = [f"| network | {' | '.join(columns).replace('_', ' ')} |", "|---" * (len(columns) + 1) + "|"]
+    for row in rows:
+        values = (f"{row[name]:,}" if name == "parameters" else str(row[name]) or "–" for name in columns)
+        lines.append(f"| {_network(row)} | {' | '.join(values)} |")
+    return [*lines, "\nMinutes are those of a run, on the clock and of all its threads together.\n"]
+
+
+def _network(row: dict[str, Any]) -> str:
+    return f"{row['network']} {row['transform']}".strip()
+
+
+def _numbers(recipe: dict[str, Any]) -> str:
+    """Those that are not the default, such as "lr 0.01, batch_size 256"."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
+    return ", ".join(f"`{name}` {value}" for name, value in recipe.items() if value != defaults.get(name))
 
 
 def _in_short(row: dict[str, Any]) -> str:
@@ -899,10 +930,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    models = tuple(dict.fromkeys(model for model, _ in NETWORKS))
     listed: dict[str, Any] = {"action": "extend", "metavar": "A,B"}
     add("--all", action="store_true", help="all networks, on the sets of --data")
-    add("--model", type=names(models), help=f"some of {', '.join(models)}", **listed)
+    add("--model", type=names(MODELS), help=f"some of {', '.join(MODELS)}", **listed)
     add(
         "--transform", type=names(TRANSFORMS), help=f"of the ST models: some of {', '.join(TRANSFORMS)} (all)", **listed
     )
