@@ -1,11 +1,4 @@
-"""Pictures of what a Spatial Transformer Network learns. Each function returns a `matplotlib.figure.Figure`:
-
->>> figure = learning_curves(history, data="MNIST")  # doctest: +SKIP
->>> figure.savefig("learning_curves.png")  # doctest: +SKIP
-
-Matplotlib is imported by the first picture, not by this module; no window is opened and no global state is touched.
-Colours are those of Okabe and Ito, which readers with any form of colour blindness can tell apart.
-"""
+"""Pictures of a trained model, and of the tables that a run writes."""
 
 from __future__ import annotations
 
