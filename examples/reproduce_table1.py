@@ -7,9 +7,10 @@
     python examples/reproduce_table1.py --render                                         # the tables of the docs
 
 A run is one cell with one seed. It has a folder below --out with its checkpoint, weights and log, and when it is done a
-file in --results with everything that is known about it. Start the same command again after Ctrl-C, a crash or a power
-cut: what is finished is skipped, what is not goes on from its last checkpoint, to the same bits. Several of these
-programs may share the folders, also from several machines; each run is taken by one of them.
+file in --results with everything that is known about it; a network with a transformer and seed 0 leaves pictures of how
+it learned in the folder, too. Start the same command again after Ctrl-C, a crash or a power cut: what is finished is
+skipped, what is not goes on from its last checkpoint, to the same bits. Several of these programs may share the
+folders, also from several machines; each run is taken by one of them.
 
 Where the runs are computed is up to an executor, anything with the interface of `concurrent.futures.Executor`: by
 default --jobs processes of this machine. --executor names another one, as module:callable. With Dask, in a file
@@ -53,6 +54,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -60,7 +62,7 @@ from rich.text import Text
 
 import ministn
 import ministn.functional as F
-from ministn import data, optim, random, records, training
+from ministn import data, optim, random, records, training, viz
 from ministn.models import table1_model
 
 try:
@@ -148,7 +150,7 @@ SCHEDULES = {
     "thirds": lambda optimizer, steps: optim.StepLR(optimizer, -(-steps // 3), gamma=0.1),
     "cosine": lambda optimizer, steps: optim.CosineAnnealingLR(optimizer, T_max=steps),
 }
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, WATCH = "checkpoint.safetensors", "watch.npz"
 TEST_SEED = 2015  # the test images are distorted once, alike for all runs
 QUICK = {"epochs": 2, "batch_size": 64, "parameters": 130_000}  # what --quick does ...
 QUICK_TRAIN, QUICK_TEST = 512, 200  # ... and with how many images
@@ -288,11 +290,31 @@ def compile_kernels(trainer: training.Trainer) -> None:
     random.set_state(state)
 
 
+def make_watch(run: Run, dataset: data.ImageDataset, trainer: training.Trainer) -> viz.Watch:
+    """Of a test digit of each class, distorted in five ways, and for the means of fifty more of each."""
+    distortion, labels = trainer.train_loader.augment, dataset.test_labels
+    places = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    digits, crowd = [place[0] for place in places], np.concatenate([place[1:51] for place in places])
+    generator = np.random.default_rng(TEST_SEED)
+    images = distortion(np.repeat(dataset.test_images[digits], 5, axis=0), generator)
+    return viz.Watch(
+        images.reshape(len(digits), 5, *images.shape[1:]),
+        labels[digits],
+        run.recipe.epochs * len(trainer.train_loader),
+        mean=run.recipe.pixel_mean,
+        std=run.recipe.pixel_std,
+        crowd=distortion(dataset.test_images[crowd], generator),
+        crowd_labels=labels[crowd],
+        undistorted=dataset.test_images[crowd],
+    )
+
+
 class Training:
     """Trains one run in its folder, which nobody else has meanwhile.
 
     Files in the folder: checkpoint.safetensors while it is trained; model.safetensors and result.json when it is
-    finished; status.json, settings.json and log.txt to look at.
+    finished; status.json, settings.json and log.txt to look at. With a transformer and seed 0 there are also watch.npz,
+    what the transformer did during the training, and the pictures of it.
 
     Parameters
     ----------
@@ -337,16 +359,21 @@ class Training:
         self.trainer = trainer = build(self.run, dataset)
         self.show("compiling")
         compile_kernels(trainer)
+        self.watch = make_watch(self.run, dataset, trainer) if self.run.transform and self.run.seed == 0 else None
         if self.checkpoint.exists():
             saved = records.read_checkpoint(self.checkpoint)
             saved.restore(trainer)
             self.cpu_seconds, self.wall_seconds = saved.extra["cpu_seconds"], saved.extra["wall_seconds"]
             self.sessions = saved.extra["sessions"]
+            if self.watch is not None and (self.folder / WATCH).exists():
+                self.watch.resume(self.folder / WATCH)
         self.sessions.append(session())
         self.started, self.cpu_started = time.perf_counter(), time.process_time()
         self.first_step, self.last_look = self.steps(), 0.0
         self.last_checkpoint = self.started
         self.show("training")
+        if self.watch is not None and self.first_step == 0:
+            self.watch.record(trainer)  # before the training; what a run that goes on begins with was seen already
         try:
             trainer.fit(self.run.recipe.epochs, self.on_step, self.on_epoch)
         except training.Interrupted:
@@ -355,11 +382,15 @@ class Training:
         with trainer.average.applied() if trainer.average is not None else contextlib.nullcontext():
             records.save_weights(self.folder / "model.safetensors", trainer.model)
         records.write_atomically(self.result, as_json(self.make_result(dataset)))
+        if self.watch is not None:
+            draw(self.watch, self.run, error_of(trainer.history[-1]), self.folder)
 
     def steps(self) -> int:
         return self.trainer.epoch * len(self.trainer.train_loader) + self.trainer.step
 
     def on_step(self, trainer: training.Trainer) -> None:
+        if self.watch is not None:
+            self.watch.record(trainer)
         now = time.perf_counter()
         if now - self.last_look < SECONDS_PER_STATUS:
             return
@@ -381,6 +412,8 @@ class Training:
         self.show("training")
 
     def save(self) -> None:
+        if self.watch is not None:
+            self.watch.save(self.folder / WATCH)  # before the checkpoint, which must not be ahead of it
         records.save_checkpoint(self.checkpoint, self.trainer, **self.spent())
         self.last_checkpoint = time.perf_counter()
 
@@ -761,7 +794,10 @@ def plan(options: argparse.Namespace) -> list[Task]:
         result = options.results / f"{run.name}.json"
         if options.force:
             with locked(task.folder):
-                for path in (result, *(task.folder / file for file in ("settings.json", "result.json", CHECKPOINT))):
+                for path in (
+                    result,
+                    *(task.folder / file for file in ("settings.json", "result.json", CHECKPOINT, WATCH)),
+                ):
                     path.unlink(missing_ok=True)
         for path in (result, task.folder / "settings.json"):
             if difference := differences(read_json(path), run.settings()):
@@ -772,6 +808,37 @@ def plan(options: argparse.Namespace) -> list[Task]:
         more = f" (and {len(conflicts) - 1} more)" if len(conflicts) > 1 else ""
         raise UsageError(f"{conflicts[0]}{more}; --force trains anew, another --out and --results keep both")
     return tasks
+
+
+# --- pictures -----------------------------------------------------------------------------------------------------
+
+# Those that the docs show of ST-CNN, by name: for which transforms and sets
+SHOWN = {
+    "before_and_after.png": (("affine", "tps"), SETS),
+    "mean_images.png": (("affine", "tps"), SETS),
+    "warp.gif": (("affine",), ("R", "RTS")),
+}
+
+
+def draw(watch: viz.Watch, run: Run, error: float, folder: Path) -> None:
+    """All pictures of a run, into its folder."""
+    of = f"{run.model} {run.transform} on {run.data}; it misreads {error:.2f} % of the test digits in the end"
+    viz.before_and_after(watch, data=of).savefig(folder / "before_and_after.png")
+    viz.mean_images(watch, data=of).savefig(folder / "mean_images.png")
+    viz.warp_animation(watch, folder / "warp.gif", data=of)
+
+
+def copy_pictures(runs: Path, recipe: str, pictures: Path) -> str:
+    """Copy those that the docs show, of the runs that there are; one line on what was done, "" if nothing was."""
+    copied = 0
+    for name, (transforms, sets) in SHOWN.items():
+        for transform, data_name in itertools.product(transforms, sets):
+            source = runs / f"{recipe}-ST-CNN-{transform}-{data_name}-0" / name
+            if source.exists():
+                pictures.mkdir(parents=True, exist_ok=True)
+                records.write_atomically(pictures / f"{transform}-{data_name}-{name}", source.read_bytes())
+                copied += 1
+    return f"{copied} pictures: {pictures}" if copied else ""
 
 
 # --- what the docs show -------------------------------------------------------------------------------------------
@@ -950,7 +1017,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--quick", action="store_true", help="a part of the data, few epochs, small networks: to see it work")
     add("--digits", choices=["mnist", "strokes"], default="mnist", help="strokes: digits that the package draws")
     add("--data-dir", type=path, help="a folder with the MNIST files")
-    add("--render", action="store_true", help="write the tables of what is in --results, once all runs are finished")
+    add(
+        "--render",
+        action="store_true",
+        help="write the tables of --results and copy pictures from --out, once all runs are finished",
+    )
     add("--page", type=path, default=Path("docs/distorted_mnist_results.md"), help="that --render writes into")
     add("--one", type=path, help=argparse.SUPPRESS)  # what a worker is called with: the folder of a run ...
     add("--settings", help=argparse.SUPPRESS)  # ... the run ...
@@ -995,6 +1066,8 @@ def main(arguments: list[str] | None = None) -> int:
             code = Program(tasks, options).work()
         if options.render and code == FINISHED:
             print(render(options.results, options.page))
+            if copied := copy_pictures(options.out, options.recipe, options.page.parent / "images" / "table1"):
+                print(copied)
     except (UsageError, BusyError, data.DataError) as error:
         print(f"reproduce_table1: {error}", file=sys.stderr)
         return USAGE

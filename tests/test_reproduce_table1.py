@@ -474,6 +474,69 @@ def test_a_page_that_is_not_there_yet(table1):
     assert "| FCN | 2.1 / **1.50** (1) |" in Path("page.md").read_text()
 
 
+# --- pictures -----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_with_a_transformer_leaves_pictures_and_those_of_the_docs_are_copied(table1, here, capsys):
+    assert here(["--model", "ST-CNN", "--transform", "affine", "--data", "R", "--seeds", "0", *SMALL]) == 0
+    folder = Path("runs/table1/modern-ST-CNN-affine-R-0-quick")
+    pictures = {"before_and_after.png", "mean_images.png", "warp.gif"}
+    assert {path.name for path in folder.iterdir()} - pictures == {
+        *("lock", "log.txt", "model.safetensors", "result.json", "settings.json", "status.json", "watch.npz"),
+    }
+    for name in pictures:
+        assert (folder / name).read_bytes()[:4] in (b"\x89PNG", b"GIF8")
+    watch = table1.viz.Watch.read(folder / "watch.npz")
+    assert watch.images.shape[1:] == (5, 28, 28)
+    assert watch.moments["step"] == list(range(17))
+    assert watch.means["step"][0] == -1
+    assert watch.means["step"][-1] == 16
+    np.testing.assert_array_equal(watch.moments["warped"][0], watch.images)  # it begins with the identity
+    assert (watch.moments["warped"][-1] != watch.images).any()
+
+    folder.rename("runs/table1/modern-ST-CNN-affine-R-0")  # quick runs are not for the docs
+    write_result(table1, "ST-CNN", "affine", "R", 0, 0.7)
+    capsys.readouterr()
+    assert render(table1) == 0
+    assert capsys.readouterr().out.endswith("3 pictures: images/table1\n")
+    assert {path.name for path in Path("images/table1").iterdir()} == {f"affine-R-{name}" for name in pictures}
+    copy = Path("images/table1/affine-R-warp.gif")
+    assert copy.read_bytes() == Path("runs/table1/modern-ST-CNN-affine-R-0/warp.gif").read_bytes()
+
+
+def test_a_run_that_was_stopped_is_watched_to_its_end(table1, tmp_path, monkeypatch):
+    run = run_of(table1, "modern", "ST-FCN", **table1.QUICK)
+    run = table1.dataclasses.replace(run, digits="strokes", quick=True, seed=0)
+    monkeypatch.setattr(table1, "draw", lambda *arguments: None)
+    table1.Training(run, tmp_path / "one", 1).finish(tmp_path)
+    stopped = table1.Training(run, tmp_path / "two", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(table1, "SECONDS_PER_STATUS", 0)
+        patch.setattr(stopped, "raise_if_stopped", lambda: stop_at(table1, stopped, 11))
+        with pytest.raises(table1.training.Interrupted):
+            stopped.finish(tmp_path)
+    assert table1.viz.Watch.read(tmp_path / "two/watch.npz").moments["step"] == list(range(12))
+    table1.Training(run, tmp_path / "two", 1).finish(tmp_path)
+    one, two = (np.load(tmp_path / folder / "watch.npz") for folder in ("one", "two"))
+    with one, two:
+        assert one.files == two.files
+        for name in one.files:
+            np.testing.assert_array_equal(one[name], two[name], name)
+
+
+def stop_at(table1, training, step: int) -> None:
+    if hasattr(training, "trainer") and training.steps() == step:
+        raise table1.training.Interrupted
+
+
+def test_only_seed_0_of_networks_with_a_transformer_is_watched(table1, tmp_path, monkeypatch):
+    monkeypatch.setattr(table1.viz.Watch, "record", lambda *arguments: pytest.fail("recorded"))
+    run = run_of(table1, "modern", "ST-FCN", **table1.QUICK)
+    run = table1.dataclasses.replace(run, digits="strokes", quick=True, seed=1)
+    table1.Training(run, tmp_path / "one", 1).finish(tmp_path)
+    assert not (tmp_path / "one/watch.npz").exists()
+
+
 def test_tables_that_cannot_be_made(table1, capsys):
     assert render(table1) == 2
     assert "results has no finished run on MNIST" in capsys.readouterr().err
