@@ -1,6 +1,6 @@
 """Contact sheets of distorted MNIST: what a network has to read.
 
-    python examples/distorted_mnist.py                # distorted_R.png, ..., distorted_TC.png in this folder
+    python examples/distorted_mnist.py                # distorted_R.png, ..., distorted_P5.png in this folder
     python examples/distorted_mnist.py --seed 1       # the same digits, distorted anew
 
 Each row has test digits of one class, distorted as in a test set of that seed. docs/distorted_mnist.md says how each
@@ -21,7 +21,8 @@ COLUMNS = 16
 TITLES = {
     "R": "turned by \N{MINUS SIGN}90 to 90 degrees",
     "RTS": "turned by \N{MINUS SIGN}45 to 45 degrees, scaled by 0.7 to 1.2, anywhere on 42 x 42 pixels",
-    "P": "scaled by 0.75 to 1, then corners moved by N(0, 5 pixels)",
+    "P": "scaled by 0.75 to 1, then corners moved by N(0, 2.75 pixels)",
+    "P5": "scaled by 0.75 to 1, then corners moved by N(0, 5 pixels)",
     "E": "scaled by 0.75 to 1, then 4 x 4 control points moved by N(0, 1.5 pixels)",
     "TC": "anywhere on 60 x 60 pixels, and six patches of 6 x 6 pixels of other digits",
 }
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     dataset = data.load(args.data, args.data_dir)
     chosen = np.concatenate([np.flatnonzero(dataset.test_labels == digit)[:COLUMNS] for digit in range(10)])
-    for name in DISTORTIONS:
+    for name in [*DISTORTIONS, *distortions.VARIANTS]:
         distortion = distortions.get(name, dataset.train_images)
         images = distorted_test_set(dataset.test_images[chosen], distortion, args.seed)
         figure = viz.contact_sheet(

@@ -159,7 +159,7 @@ def test_recipes_as_they_are(table1, monkeypatch):
     monkeypatch.undo()  # the tests' own
     for name, overrides in table1.OVERRIDES.items():
         for key in overrides:
-            assert set(key) <= {*table1.MODELS, *table1.SETS}
+            assert set(key) <= {*table1.MODELS, *table1.ALL_SETS}
         for model, _, data_name in table1.PAPER:
             recipe = table1.recipe_for(name, model, data_name, {})
             assert recipe.optimizer in table1.OPTIMIZERS
@@ -461,6 +461,34 @@ def test_the_tables(table1, capsys):
     assert Path("page.md").read_text() == page
 
 
+def test_a_set_that_the_paper_does_not_have(here, table1, capsys):
+    assert here(["--model", "FCN", "--data", "P5", *SMALL]) == 0
+    assert result_of("modern-FCN-P5-0-quick")["paper_error_percent"] is None
+    out = capsys.readouterr().out
+    assert "epoch 2/2, error" in out
+    assert "; paper" not in out
+    options = table1.parse(["--model", "FCN", "--data", "P5", *SMALL])
+    error = result_of("modern-FCN-P5-0-quick")["test_error_percent"]
+    assert str(table1.Program([], options).cell(table1.plan(options))) == f"{error:.2f}\n1 of 1"
+
+    write_result(table1, "FCN", None, "P5", 0, 12.25)
+    assert render(table1) == 0
+    page = Path("page.md").read_text()
+    assert "| network | P5 |\n|---|---|\n| FCN | 12.25 (1) |\n" in page
+    assert "| FCN | P5 | – | 12.250 | – |" in page
+    assert "| network | R | RTS | P | E | TC |" not in page
+
+    write_result(table1, "FCN", None, "P", 0, 3.0)
+    assert render(table1) == 0
+    page = Path("page.md").read_text()
+    assert "| FCN |  |  | 3.1 / **3.00** (1) |  |  |" in page
+    assert "as in 1 of 1 cells" in page
+    assert page.index("| FCN |  |  | 3.1") < page.index("| FCN | 12.25 (1) |") < page.index("| FCN | P5 | – |")
+    with open("results.csv") as file:
+        (own,) = (row for row in csv.DictReader(file) if row["set"] == "P5")
+    assert (own["paper"], own["mean"], own["at_or_below_paper"]) == ("", "12.250", "")
+
+
 @pytest.mark.parametrize(
     ("errors", "reached"), [((0.7, 0.7, 0.7), True), ((0.69, 0.7, 0.71), True), ((0.70, 0.71, 0.70), False)]
 )
@@ -591,6 +619,8 @@ def test_which_runs(table1):
         *("paper-CNN-TC-0", "paper-CNN-R-0", "paper-ST-FCN-tps-TC-0", "paper-ST-FCN-tps-R-0"),
     ]
     assert len(names("--model", "ST-CNN")) == 3 * 5
+    assert names("--model", "FCN", "--data", "P,P5") == ["modern-FCN-P-0", "modern-FCN-P5-0"]
+    assert not any("P5" in name for name in names("--all"))
 
 
 def test_numbers_of_the_recipe(table1):
@@ -605,7 +635,7 @@ def test_numbers_of_the_recipe(table1):
         ([], "which networks? --all, or --model and a list"),
         (["--all", "--model", "CNN"], "--all has all networks; leave out --model"),
         (["--model", "MLP"], "argument --model: expected some of FCN, CNN, ST-FCN, ST-CNN, got 'MLP'"),
-        (["--model", "CNN", "--data", "R,X"], "argument --data: expected some of R, RTS, P, E, TC, got 'X'"),
+        (["--model", "CNN", "--data", "R,X"], "argument --data: expected some of R, RTS, P, E, TC, P5, got 'X'"),
         (["--all", "--transform", "shear"], "argument --transform: expected some of affine, projective, tps"),
         (["--all", "--seeds", "0,-1"], "argument --seeds: expected seeds of at least 0, got -1"),
         (["--all", "--seeds", "a"], "argument --seeds"),

@@ -84,7 +84,7 @@ def test_a_positive_angle_turns_clockwise_on_the_screen():
 
 
 def test_projected_digits_are_scipys_and_corners_go_to_corners():
-    images, distort = digits(), Projected()
+    images, distort = digits(), Projected(sigma=5)  # strongly, with the horizon near some of the digits
     (corners,) = distort.draw(BATCH, np.random.default_rng(3))
     x, y = pixels(28)
     points = []
@@ -105,7 +105,7 @@ def test_projected_digits_are_scipys_and_corners_go_to_corners():
 
 
 def test_the_matrix_of_a_quadrilateral_takes_its_corners_to_the_frames():
-    (corners,) = Projected(least_stretch=0).draw(1000, np.random.default_rng(4))
+    (corners,) = Projected(sigma=5).draw(1000, np.random.default_rng(4))
     matrices = distortions._to_frame(corners)
     x, y, w = np.einsum("brc,bkc->rbk", matrices, np.concatenate([corners, np.ones((1000, 4, 1))], axis=2))
     assert (w > 0).all()
@@ -252,7 +252,7 @@ def test_which_quadrilaterals_are_drawn_again():
         others = [np.roll(corners, -k, axis=1) - corners for k in (2, 3)]
         return np.sign([to[..., 0] * other[..., 1] - to[..., 1] * other[..., 0] for other in others])
 
-    (corners,) = Projected(least_stretch=0).draw(MANY, np.random.default_rng(0))
+    (corners,) = Projected(sigma=5).draw(MANY, np.random.default_rng(0))
     assert (sides(corners) == 1).all()
     generator = np.random.default_rng(0)
     scale = generator.uniform(0.75, 1.0, MANY)
@@ -264,8 +264,20 @@ def test_which_quadrilaterals_are_drawn_again():
     # the docstring's shares, to within four standard deviations of MANY draws
     assert 1 - kept.mean() == pytest.approx(0.014, abs=4 * np.sqrt(0.014 / MANY))
     narrow = distortions._least_stretch(corners) < 1 / 3
-    assert narrow.mean() == pytest.approx(0.072, abs=4 * np.sqrt(0.072 / MANY))
-    assert (distortions._least_stretch(Projected().draw(MANY, generator)[0]) >= 1 / 3).all()
+    assert narrow.mean() == pytest.approx(0.071, abs=4 * np.sqrt(0.071 / MANY))
+    wide = Projected(sigma=5, least_stretch=1 / 3).draw(MANY, generator)[0]
+    assert (distortions._least_stretch(wide) >= 1 / 3).all()
+
+
+def test_projected_digits_by_default_are_the_calibrated_ones():
+    assert dataclasses.astuple(Projected()) == ((0.75, 1.0), 2.75, 0.0, 28)
+    assert distortions.get("P", digits()) == Projected()
+    assert distortions.get("P5", digits()) == Projected(sigma=5.0)
+    (corners,) = Projected().draw(MANY, np.random.default_rng(0))
+    generator = np.random.default_rng(0)
+    scale = generator.uniform(0.75, 1.0, MANY)
+    moved = corners - 13.5 - 14 * scale[:, None, None] * [(-1, -1), (1, -1), (1, 1), (-1, 1)]
+    assert_is_normal(moved.ravel(), 2.75)  # so few are drawn again that it does not show
 
 
 def test_least_stretch_is_the_smaller_singular_value_of_the_derivative():
@@ -418,7 +430,7 @@ def test_bad_images(name):
 
 
 def test_bad_names_and_seeds():
-    with pytest.raises(ValueError, match=r"distortions\.get: expected name to be one of R, RTS, P, E, TC, got 'X'"):
+    with pytest.raises(ValueError, match=r"distortions\.get: expected name to be one of R, RTS, P, E, TC, P5, got 'X'"):
         distortions.get("X", digits())
     with pytest.raises(ValueError, match="distorted_test_set: expected seed to be at least 0, got -1"):
         distorted_test_set(digits(), Rotated(), -1)
@@ -439,6 +451,6 @@ def test_the_example_draws_a_sheet_of_each_set(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(data, "load", lambda name, folder: data.strokes.load(20, 300))
     distorted_mnist.main(["--folder", str(tmp_path / "sheets")])
-    paths = [tmp_path / "sheets" / f"distorted_{name}.png" for name in DISTORTIONS]
+    paths = [tmp_path / "sheets" / f"distorted_{name}.png" for name in [*DISTORTIONS, "P5"]]
     assert capsys.readouterr().out.split() == [str(path) for path in paths]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
