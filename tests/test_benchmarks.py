@@ -274,6 +274,41 @@ def test_distortions(tmp_path, capsys):
     assert f"| {row['distorted_images_per_second']:,.0f} " in capsys.readouterr().out
 
 
+def test_calibrate_projection(tmp_path, capsys):
+    import calibrate_projection
+
+    before = get_num_threads()
+    try:
+        calibrate_projection.main(["--quick", "--folder", str(tmp_path)])
+    finally:
+        set_num_threads(before)
+    out = capsys.readouterr().out
+    result = json.loads((tmp_path / "projection_sigma.json").read_text())
+    rows = result["results"]
+    assert [(row["set"], row["sigma"], row["paper_percent"]) for row in rows[:4]] == [
+        *(("R", None, 2.1), ("RTS", None, 5.2), ("E", None, 3.2), ("P", 2.0, 3.1)),
+    ]
+    assert [row["sigma"] for row in rows[3:]] == [2, 2.5, 2.75, 3, 4, 5]
+    assert all(0 < row["error_percent"] <= 100 and row["parameters"] <= 400_000 for row in rows)
+    assert (result["recipe"]["epochs"], result["environment"]["threads"]) == (1, 1)
+    assert f"P, sigma 2.75: {rows[5]['error_percent']:.2f} % (paper 3.1 %)" in out
+    (tmp_path / "projection_sigma.png").unlink()
+    calibrate_projection.main(["--plot", "--folder", str(tmp_path)])
+    assert (tmp_path / "projection_sigma.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_sigma_of_the_papers_error():
+    from calibrate_projection import as_hard_as_the_papers
+
+    def of(*points):
+        return as_hard_as_the_papers([{"sigma": sigma, "error_percent": error} for sigma, error in points])
+
+    assert of((None, 2.2), (4.0, 3.1**2), (2.0, 1.0)) == 3.0  # half way between 1 and 3.1^2, as logarithms
+    assert of((2.0, 3.1), (3.0, 4.0)) == 2.0
+    assert of((2.0, 3.2), (3.0, 4.0)) is None
+    assert of((None, 3.1), (2.0, 1.0)) is None
+
+
 def test_train_step(tmp_path, capsys):
     pytest.importorskip("torch")
     import train_step
