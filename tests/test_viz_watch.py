@@ -111,16 +111,26 @@ def test_edge_energy_does_not_change_with_magnification():
 
 
 def test_class_means_by_hand():
-    ink = np.zeros((5, 2, 4))
-    ink[0, 0, 0] = ink[1, 0, 0] = 0.5  # a class of two equal images: 1
-    ink[2, 0, 0] = ink[3, 1, 3] = 2  # two that have nothing in common: 1/2
-    means, sharpness = viz.class_means(ink, [4, 4, 9, 9, 11])  # and one that is black
-    expected = np.zeros((3, 2, 4))
-    expected[0, 0, 0], expected[1, 0, 0], expected[1, 1, 3] = 0.5, 1, 1
+    ink = np.zeros((7, 2, 4))
+    ink[0, 0, 0] = ink[1, 0, 0] = 0.5  # a class of two equal images
+    ink[2, 0, 0] = ink[3, 1, 3] = 2  # two that have nothing in common
+    ink[4, 0, 0] = 3  # a single one; and two that are black
+    means, sharpness = viz.class_means(ink, [4, 4, 9, 9, 10, 11, 11])
+    expected = np.zeros((4, 2, 4))
+    expected[0, 0, 0], expected[1, 0, 0], expected[1, 1, 3], expected[2, 0, 0] = 0.5, 1, 1, 3
     np.testing.assert_array_equal(means, expected)
-    np.testing.assert_array_equal(sharpness, [1, 0.5, 0])
-    _, sharpness = viz.class_means(ink, [4, 4, 9, 9, 11], np.array([1.0, 3, 8, 8, 5]))  # from before a transformer
-    np.testing.assert_array_equal(sharpness, [2 * 0.25 / 2, 2 * 2 / 8, 0])
+    np.testing.assert_array_equal(sharpness, [1, 0, 0, 0])
+    # Measured by the energies from before a transformer; a pixel in the corner has two edges.
+    _, sharpness = viz.class_means(ink[:2], [4, 4], np.array([1.0, 3.0]))
+    np.testing.assert_array_equal(sharpness, [2 * 0.5**2 / 2])
+
+
+def test_sharpness_is_the_mean_product_of_edges_over_all_pairs():
+    group = np.random.default_rng(0).random((7, 3, 4))
+    edges = [np.concatenate([np.diff(image, axis=0).ravel(), np.diff(image, axis=1).ravel()]) for image in group]
+    pairs = np.mean([edges[i] @ edges[j] for i in range(7) for j in range(7) if i != j])
+    _, sharpness = viz.class_means(group, np.zeros(7))
+    assert sharpness[0] == pytest.approx(pairs / np.mean([edge @ edge for edge in edges]), rel=1e-4)  # float32, cancels
 
 
 @pytest.mark.parametrize(("shape", "labels"), [((2, 3), [1, 1]), ((2, 3, 3), [1]), ((0, 3, 3), [])])

@@ -58,7 +58,8 @@ class Watch:
         (float32, (D, V, 2 (CELLS + 1), P, 2)), the lines of the `sampling_grid` over the input.
     means : dict of lists
         For each moment ``step``, ``epoch``, ``images`` (float32 from 0 to 1, (C, H', W')) and ``sharpness`` (C,), see
-        `class_means`. The first entry, at step -1, is of the crowd as it comes, before any transformer.
+        `class_means`, measured by the energies of the undistorted digits, or else of the crowd as it comes. The first
+        entry, at step -1, is of that crowd, before any transformer.
     undistorted : tuple of arrays or None
         `class_means` of the undistorted digits.
     """
@@ -93,9 +94,8 @@ class Watch:
         self.undistorted = None
         self._saved = False
         if crowd is not None:
-            pixels = crowd / np.float32(255)
-            self._energies = edge_energy(pixels)
-            before, sharpness = class_means(pixels, crowd_labels, self._energies)
+            self._energies = edge_energy((crowd if undistorted is None else undistorted) / np.float32(255))
+            before, sharpness = class_means(crowd / np.float32(255), crowd_labels, self._energies)
             _append(self.means, step=-1, epoch=0.0, images=before, sharpness=sharpness)
         if undistorted is not None:
             self.undistorted = class_means(undistorted / np.float32(255), crowd_labels)
@@ -215,37 +215,45 @@ def class_means(
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""The mean image of each class, and how sharp it is.
 
-    .. math:: \text{sharpness} = \frac{E(\bar x)}{\overline{E(x)}}
+    .. math::
+        \text{sharpness} = \frac{\overline{\nabla x_i \cdot \nabla x_j}}{\overline{|\nabla x|^2}}
 
-    over the images x of a class, with the `edge_energy` E: 1 if all are the same, and 1 / N if no two of N have an edge
-    in the same place. The energy of edges and not of ink, since blots overlap whatever they show; and as E does not
-    change with magnification, a transformer gains nothing by showing digits larger or smaller.
+    over all pairs of different images of a class, where the gradient is that of the pixels in rows and in columns: how
+    alike the edges of two images are. It is 1 if all images are the same, and 0 if no two have an edge in common. Edges
+    count and not ink, since blots overlap whatever they show; and as the `edge_energy` does not change with
+    magnification, a transformer gains nothing by showing digits larger or smaller.
 
     Parameters
     ----------
     images : float array, shape (N, H, W)
     labels : integer array, shape (N,)
     energies : float array, shape (N,), optional
-        In place of the images' own E(x): that of the same images before a transformer, so that it gains nothing
-        by blurring them either.
+        In place of the images' own `edge_energy`, below the fraction: that of the same digits before a transformer, so
+        that it gains nothing by blurring them either.
 
     Returns
     -------
     means : float32 array, shape (C, H, W)
         One for each class that occurs, in order.
     sharpness : float32 array, shape (C,)
-        0 for a class of which all images are black.
+        0 for a class of one image, or of black ones.
     """
     images, labels = np.asarray(images, np.float32), np.asarray(labels)
     if images.ndim != 3 or labels.shape != images.shape[:1] or len(images) == 0:
         raise ValueError(
             f"class_means: expected images (N, H, W) and labels (N,), N > 0, got {images.shape} and {labels.shape}"
         )
-    energies = edge_energy(images) if energies is None else energies
-    classes = [labels == label for label in np.unique(labels)]
-    means = np.array([images[of_class].mean(axis=0) for of_class in classes])
-    energy = np.array([energies[of_class].mean() for of_class in classes])
-    return means, edge_energy(means) / np.maximum(energy, np.finfo(np.float32).tiny)
+    own = edge_energy(images)
+    energies = own if energies is None else energies
+    means, sharpness = [], []
+    for label in np.unique(labels):
+        of_class = labels == label
+        count, mean = of_class.sum(), images[of_class].mean(axis=0)
+        # The energy of the mean has all pairs in it; without those of an image with itself:
+        pairs = (count * edge_energy(mean) - own[of_class].mean()) / max(count - 1, 1)
+        means.append(mean)
+        sharpness.append(pairs / max(energies[of_class].mean(), np.finfo(np.float32).tiny))
+    return np.array(means), np.array(sharpness, np.float32)
 
 
 def edge_energy(images: np.ndarray) -> np.ndarray:

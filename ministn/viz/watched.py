@@ -95,13 +95,14 @@ def mean_images(watch: Watch, *, data: str = "", moments: Sequence[int] | None =
         for cell, image in zip(row, images, strict=True):
             _show(cell, image / max(images.max(), 1e-9))
         row[0].set_ylabel(label, rotation=0, ha="right", va="center", labelpad=8)
-        row[-1].text(1.15, 0.5, f"{100 * sharpness.mean():.1f} %", transform=row[-1].transAxes, va="center")
+        row[-1].text(1.15, 0.5, f"{100 * sharpness.mean():z.1f} %", transform=row[-1].transAxes, va="center")
     axes[0, -1].text(1.15, 1.0, "sharpness", transform=axes[0, -1].transAxes, va="top", fontsize="small", color="0.3")
+    squares = "in a digit as it comes" if watch.undistorted is None else "in an undistorted digit"
     _note(
         figure,
-        "Sharpness: squared differences of neighbouring pixels, summed over the mean image, in percent\n"
-        "of what they are on average in the digits as they come; 100 % if all are the same.\n"
-        "White is the brightest pixel of each row.",
+        "Sharpness: how alike the edges of two digits of a class are on average, from 0 % (nothing in common)\n"
+        "to 100 %: differences of neighbouring pixels, multiplied and summed, in percent of their squares\n"
+        f"{squares}. White is the brightest pixel of each row.",
     )
     _title(figure, "The mean digit of each class, while the transformer learns", data)
     return figure
