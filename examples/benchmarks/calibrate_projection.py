@@ -132,16 +132,16 @@ def picture(result: dict[str, Any]) -> Any:
     left.axvline(used, color="0.8", lw=5, zorder=0, label=f"sigma of our P: {used:g}")
     left.plot(*zip(*points, strict=True), "o-", color=ours, ms=5, label=f"our {MODEL}")
     for sigma, error in points:
-        left.annotate(f"{error:.2f}", (sigma, error), (6, -9), textcoords="offset points", fontsize="small")
+        left.annotate(f"{error:.2f}", (sigma, error), (-5, 5), textcoords="offset points", ha="right", fontsize="small")
     left.set_yscale("log")
     ticks = [2, 3, 5, 10, 20]
     left.set_yticks(ticks, [str(tick) for tick in ticks])
     left.yaxis.set_minor_locator(NullLocator())
-    left.margins(x=0.08)
+    left.margins(x=0.12, y=0.15)
     left.set(xlabel="sigma: standard deviation of a corner's coordinates, pixels", ylabel="misread test digits in %")
     left.set_title("P", fontsize="medium")
     left.grid(alpha=0.25)
-    left.legend(fontsize="small", loc="upper left")
+    left.legend(fontsize="small", loc="lower right")
 
     others = [row for row in rows if row["sigma"] is None]
     at = np.arange(len(others))

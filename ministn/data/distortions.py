@@ -180,11 +180,11 @@ class Projected(Distortion):
 
     Notes
     -----
-    Sources at second hand give 5 pixels for sigma, but that cannot be what the paper's networks saw: the frame has a
-    side of 21 to 28, and a plain dense network that reads R and E as well as the paper's misreads about 17 % of such
-    images, where the paper's misreads 3.1 %. So sigma is calibrated: 2.75 is about where that network, which has no
-    transformer, errs as often as the paper's. docs/distorted_mnist.md has the measurements. The set with 5 pixels has
-    the name P5.
+    Sources at second hand give 5 pixels for sigma, but that can hardly be what the paper's networks saw: the frame has
+    a side of 21 to 28, and a plain dense network that reads R and E no worse than the paper's misreads 12.9 % of such
+    images, where the paper's misreads 3.1 %. So sigma is calibrated with that network, which has no transformer: with
+    2.75 it misreads 2.9 %. docs/distorted_mnist.md has the measurements, and how far they can be trusted. The set with
+    5 pixels has the name P5.
 
     The frame is scaled about the centre of the canvas: there is no translation in this set. A homography is fixed by
     where it takes four points, and the corners are those of the frame's outer edge, at -1/2 and 27 1/2.
