@@ -1,6 +1,6 @@
 """How far do the corners of distorted MNIST's set P move? Measured with a network that has no transformer.
 
-    python examples/benchmarks/calibrate_projection.py --threads 1        # ten minutes and more
+    python examples/benchmarks/calibrate_projection.py --threads 1        # six minutes
     python examples/benchmarks/calibrate_projection.py --quick            # does it run?
     python examples/benchmarks/calibrate_projection.py --folder F --plot  # draws what is in F/projection_sigma.json
 
@@ -132,7 +132,10 @@ def picture(result: dict[str, Any]) -> Any:
     left.axvline(used, color="0.8", lw=5, zorder=0, label=f"sigma of our P: {used:g}")
     left.plot(*zip(*points, strict=True), "o-", color=ours, ms=5, label=f"our {MODEL}")
     for sigma, error in points:
-        left.annotate(f"{error:.2f}", (sigma, error), (-5, 5), textcoords="offset points", ha="right", fontsize="small")
+        at = {"xytext": (-7, 5), "textcoords": "offset points", "ha": "right"}
+        left.annotate(
+            f"{error:.2f}", (sigma, error), fontsize="small", bbox={"fc": "white", "ec": "none", "pad": 0.5}, **at
+        )
     left.set_yscale("log")
     ticks = [2, 3, 5, 10, 20]
     left.set_yticks(ticks, [str(tick) for tick in ticks])
