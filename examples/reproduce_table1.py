@@ -130,18 +130,17 @@ RECIPES = {
     # Section A.4: 150,000 iterations with batches of 256 are 641 epochs of 234 batches.
     "paper": Recipe(epochs=641, batch_size=256, optimizer="sgd", lr=0.01, schedule="thirds", drop_last=True),
     "modern": Recipe(
-        epochs=40,
+        epochs=16,
         batch_size=128,
         optimizer="adamw",
-        lr=2e-3,
-        localisation_lr=0.3,
+        lr=0.01,
         weight_decay=0.01,
         schedule="cosine",
-        warmup_epochs=1.0,
-        dropout=0.3,
+        warmup_epochs=0.5,
+        drop_last=True,
         batch_norm=True,
-        average_decay=0.999,
-        pixel_std=0.3,
+        localisation_batch_norm=True,
+        first_filters=32,
     ),
 }
 # What a recipe does otherwise for some networks or sets: the key names a model, a set, or both, and later entries win.
