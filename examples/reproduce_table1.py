@@ -144,8 +144,8 @@ RECIPES = {
     ),
 }
 # What a recipe does otherwise for some networks or sets: the key names a model, a set, or both, and later entries win.
-# The modern recipe's epochs are what two cores have time for: an epoch of the dense networks takes seconds, so does one of
-# the small images behind a transformer on RTS; one of the plain CNN on TC takes minutes.
+# The modern recipe's epochs are what two cores have time for: an epoch of the dense networks takes seconds, so does one
+# of the small images behind a transformer on RTS; one of the plain CNN on TC takes minutes.
 OVERRIDES: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {
     "paper": {},
     "modern": {
