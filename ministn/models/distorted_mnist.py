@@ -7,18 +7,22 @@
 The networks of one experiment have "the same number of parameters", says the paper, but neither that number nor any
 width; later work that follows it takes 400,000. So the number is given here, and both hidden layers are as wide as it
 allows, with the localisation network's parameters counted in (those of an ST classifier on more than 28 x 28 pixels see
-the image at half its size):
+the image at half the size in which the transformer returns it):
 
 | units or filters (parameters) | 28 x 28: R, P, E | 42 x 42: RTS | 60 x 60: TC |
 |---|---|---|---|
 | FCN | 349 (399,615) | 202 (399,566) | 107 (397,943) |
 | CNN | 89 (399,086) | 87 (399,862) | 79 (391,376) |
-| ST-FCN affine | 331 (399,421) | 400 (398,944) | 245 (399,961) |
-| ST-FCN projective | 331 (399,487) | 400 (399,010) | 244 (398,626) |
-| ST-FCN tps | 330 (398,822) | 400 (399,802) | 244 (399,418) |
+| ST-FCN affine | 331 (399,421) | 360 (399,024) | 245 (399,961) |
+| ST-FCN projective | 331 (399,487) | 360 (399,090) | 244 (398,626) |
+| ST-FCN tps | 330 (398,822) | 360 (399,882) | 244 (399,418) |
 | ST-CNN affine | 87 (392,678) | 87 (396,068) | 84 (399,172) |
 | ST-CNN projective | 87 (392,720) | 87 (396,110) | 84 (399,214) |
 | ST-CNN tps | 87 (393,224) | 87 (396,614) | 84 (399,718) |
+
+What the paper describes cannot be on RTS: 42 pixels, averaged to 21, leave 13 after the first convolution and 6 after
+the pooling; the second convolution needs 7. So the transformer returns 48 x 48 pixels there: averaged to 24, the fewest
+that the layers take, they leave 16, 8, 2 and 1.
 
 References
 ----------
@@ -35,6 +39,7 @@ from ministn.autodiff import Tensor
 
 MODELS = ("FCN", "CNN", "ST-FCN", "ST-CNN")
 _CLASSES = 10
+_FEWEST = 24  # rows of an image from which the convolutions leave something to the last pooling: 24, 16, 8, 2, 1
 
 
 def table1_model(
@@ -46,6 +51,7 @@ def table1_model(
     dropout: float = 0.0,
     *,
     localisation_batch_norm: bool = False,
+    output_size: int | None = None,
     downsample: int | None = None,
     width_multiple: int = 1,
     first_filters: int | None = None,
@@ -69,6 +75,9 @@ def table1_model(
         Probability, before the classifier's last layer.
     localisation_batch_norm : bool, by keyword
         As `batch_norm`, in the localisation network.
+    output_size : int, by keyword, optional
+        Rows and columns of the images that the transformer returns. By default those of the canvas, but enough for the
+        classifier's convolutions: 48 on RTS, see above.
     downsample : int, by keyword, optional
         Side of the windows over which images are averaged before the classifier. By default 2 behind a transformer on
         a canvas of more than 28 pixels, which can enlarge the digit before; 1, that is none, otherwise.
@@ -99,6 +108,7 @@ def table1_model(
     sizes = {
         "canvas": canvas,
         "width_multiple": width_multiple,
+        "output_size": output_size,
         "downsample": downsample,
         "first_filters": first_filters,
     }
@@ -106,16 +116,18 @@ def table1_model(
         if value is not None and value < 1:
             raise ValueError(f"table1_model: expected {name} to be at least 1, got {value}")
 
+    if downsample is None:
+        downsample = 2 if has_transformer and canvas > 28 else 1
+    if output_size is None or not has_transformer:
+        output_size = max(canvas, _FEWEST * downsample) if has_transformer else canvas
     transformer = None
     if transform is not None:
         localisation = (_dense_localisation if dense else _convolutional_localisation)(
             canvas, transform, localisation_batch_norm
         )
-        transformer = nn.SpatialTransformer(localisation, transform=transform)
-    if downsample is None:
-        downsample = 2 if has_transformer and canvas > 28 else 1
+        transformer = nn.SpatialTransformer(localisation, transform=transform, output_size=output_size)
     left = parameters - (0 if transformer is None else sum(p.numel() for p in transformer.parameters()))
-    size = canvas // downsample
+    size = output_size // downsample
 
     def widths(width: int) -> tuple[int, int]:
         return (width if dense or first_filters is None else first_filters), width
@@ -234,15 +246,15 @@ def _count_dense(size: int, widths: tuple[int, int], batch_norm: bool) -> int:
 
 def _convolutional(size: int, widths: tuple[int, int], batch_norm: bool, dropout: float) -> nn.Sequential:
     first, second = widths
-    last, ceil_mode = _convolved_size(size)
+    last = _convolved_size(size)
     return nn.Sequential(
         nn.Conv2d(1, first, kernel_size=9),
         *_normalisation(nn.BatchNorm2d, first, batch_norm),
-        nn.MaxPool2d(2, ceil_mode=ceil_mode),
+        nn.MaxPool2d(2),
         nn.ReLU(),
         nn.Conv2d(first, second, kernel_size=7),
         *_normalisation(nn.BatchNorm2d, second, batch_norm),
-        nn.MaxPool2d(2, ceil_mode=ceil_mode),
+        nn.MaxPool2d(2),
         nn.ReLU(),
         nn.Flatten(),
         *_dropout(dropout),
@@ -253,25 +265,16 @@ def _convolutional(size: int, widths: tuple[int, int], batch_norm: bool, dropout
 def _count_convolutional(size: int, widths: tuple[int, int], batch_norm: bool) -> int:
     """The parameters of `_convolutional`: weights and biases, gamma and beta."""
     first, second = widths
-    last, _ = _convolved_size(size)
-    weights = 9 * 9 * first + 7 * 7 * first * second + last * last * second * _CLASSES
+    weights = 9 * 9 * first + 7 * 7 * first * second + _convolved_size(size) ** 2 * second * _CLASSES
     return weights + (1 + 2 * batch_norm) * (first + second) + _CLASSES
 
 
-def _convolved_size(size: int) -> tuple[int, bool]:
-    """The side of an image after both convolutions and poolings, and whether these keep windows that stick out.
-
-    They do so only where they must. What the paper describes cannot be for RTS: a canvas of 42 pixels, averaged to 21,
-    leaves 13 after the first convolution and 6 after a pooling that leaves out the last row; the second convolution
-    needs 7. A pooling that takes that row on its own ("ceil mode") gives 13 -> 7 -> 1 -> 1.
-    """
-    floor = ((size - 8) // 2 - 6) // 2
-    if floor >= 1:
-        return floor, False
-    ceil = -(-(-(-(size - 8) // 2) - 6) // 2)
-    if ceil < 1:
+def _convolved_size(size: int) -> int:
+    """The side of an image after both convolutions and poolings."""
+    last = ((size - 8) // 2 - 6) // 2
+    if last < 1:
         raise ValueError(f"table1_model: {size} x {size} pixels are too few for the convolutions of 9 x 9 and 7 x 7")
-    return ceil, True
+    return last
 
 
 # --- localisation networks ----------------------------------------------------------------------------------------
