@@ -114,6 +114,8 @@ def table1_model(
         transformer = nn.SpatialTransformer(localisation, transform=transform)
     if downsample is None:
         downsample = 2 if has_transformer and canvas > 28 else 1
+    if downsample > canvas:
+        raise ValueError(f"table1_model: expected downsample to be at most the canvas, {canvas}, got {downsample}")
     left = parameters - (0 if transformer is None else sum(p.numel() for p in transformer.parameters()))
     size = canvas // downsample
 

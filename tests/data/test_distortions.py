@@ -438,11 +438,8 @@ def test_what_is_drawn_must_be_for_these_images(name):
     distort, images = distortion(name), digits(4)
     drawn = distort.draw(4, np.random.default_rng(0))
     for wrong in (distort.draw(3, np.random.default_rng(0)), (), (*drawn, drawn[0]), (*drawn[:-1], drawn[-1][..., :1])):
-        if [array.shape for array in wrong] != [array.shape for array in drawn]:
-            with pytest.raises(
-                ValueError, match=rf"{type(distort).__name__}\.distort: expected arrays of shapes \[\(4"
-            ):
-                distort.distort(images, *wrong)
+        with pytest.raises(ValueError, match=rf"{type(distort).__name__}\.distort: expected arrays of shapes \[\(4"):
+            distort.distort(images, *wrong)
     with pytest.raises(TypeError, match="Cannot cast"):
         distort.distort(images, *(array.astype(complex) for array in drawn))
 
