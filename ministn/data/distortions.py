@@ -80,12 +80,27 @@ class Distortion:
         -------
         uint8 ndarray, shape (B, canvas, canvas)
             New memory.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the images, or the arrays that are drawn, are not of these shapes and dtypes.
         """
         raise NotImplementedError
 
     def __call__(self, images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        images = _digits(type(self).__name__, "images", images)
         return self.distort(images, *self.draw(len(images), generator))
+
+    def _checked(self, images: np.ndarray, drawn: Drawn) -> tuple[np.ndarray, Drawn]:
+        """What `distort` got, if it fits: the loops behind it would read and write beyond what does not."""
+        name = type(self).__name__
+        images = _digits(name, "images", images)
+        none = self.draw(0, np.random.default_rng(0))
+        expected = [(len(images), *array.shape[1:]) for array in none]
+        if (got := [np.shape(array) for array in drawn]) != expected:
+            raise ValueError(f"{name}.distort: expected arrays of shapes {expected}, as draw returns them, got {got}")
+        dtypes = [array.dtype for array in none]
+        return images, tuple(np.asarray(a).astype(t, casting="same_kind") for a, t in zip(drawn, dtypes, strict=True))
 
 
 @dataclass(frozen=True)
@@ -117,7 +132,7 @@ class Rotated(Distortion):
         return (generator.uniform(*self.degrees, number),)
 
     def distort(self, images: np.ndarray, *drawn: np.ndarray) -> np.ndarray:
-        (degrees,) = drawn
+        images, (degrees,) = self._checked(images, drawn)
         centre = np.full((len(images), 2), (self.canvas - 1) / 2)
         return _projected(images, _similarities(degrees, np.ones(len(images)), centre), self.canvas)
 
@@ -159,6 +174,7 @@ class RotatedScaledTranslated(Distortion):
         return degrees, scale, centre
 
     def distort(self, images: np.ndarray, *drawn: np.ndarray) -> np.ndarray:
+        images, drawn = self._checked(images, drawn)
         return _projected(images, _similarities(*drawn), self.canvas)
 
 
@@ -227,7 +243,7 @@ class Projected(Distortion):
         return (corners,)
 
     def distort(self, images: np.ndarray, *drawn: np.ndarray) -> np.ndarray:
-        (corners,) = drawn
+        images, (corners,) = self._checked(images, drawn)
         return _projected(images, _to_frame(corners), self.canvas)
 
     def _readable(self, corners: np.ndarray) -> np.ndarray:
@@ -282,7 +298,7 @@ class ElasticallyDistorted(Distortion):
     def distort(self, images: np.ndarray, *drawn: np.ndarray) -> np.ndarray:
         from ministn.data._warps import splined  # here, since it loads Numba
 
-        scale, moved = drawn
+        images, (scale, moved) = self._checked(images, drawn)
         # The spline of scaled points is the scaled spline, so scaling is one with moving the points.
         centre = (self.canvas - 1) / 2
         source = _CENTRE + (control_points(self.canvas, self.points) + moved - centre) / scale[:, None, None]
@@ -353,7 +369,17 @@ class TranslatedCluttered(Distortion):
     def distort(self, images: np.ndarray, *drawn: np.ndarray) -> np.ndarray:
         from ministn.data._warps import scattered  # here, since it loads Numba
 
-        corner, cut, glued = drawn
+        images, (corner, cut, glued) = self._checked(images, drawn)
+        for what, places, inside in (
+            ("the digit", corner, [self.canvas - FRAME + 1] * 2),
+            ("patches", glued, [self.canvas - self.size + 1] * 2),
+            ("cuts", cut, [len(self.clutter_images), *[FRAME - self.size + 1] * 2]),
+        ):
+            if not ((places >= 0) & (places < inside)).all():
+                raise ValueError(
+                    f"{type(self).__name__}.distort: expected places of {what} from 0 to below {inside}, got "
+                    f"{places.min(axis=0).tolist()} to {places.max(axis=0).tolist()}"
+                )
         return scattered(images, corner, self.clutter_images, cut, glued, self.size, self.canvas)
 
     def _cut(self, number: int, generator: np.random.Generator) -> np.ndarray:
@@ -565,7 +591,10 @@ def _digits(function: str, argument: str, images: np.ndarray) -> np.ndarray:
 
 
 def _check_range(distortion: Any, name: str, positive: bool = False) -> None:
-    low, high = getattr(distortion, name)
+    try:
+        low, high = map(float, getattr(distortion, name))
+    except (TypeError, ValueError):  # not two, or no numbers
+        low = high = np.nan
     if not (np.isfinite([low, high]).all() and low <= high and (low > 0 or not positive)):
         bound = "0 < low" if positive else "low"
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ministn.autodiff import Tensor
@@ -41,6 +41,17 @@ def check_size(name: str, argument: str, axis: str, expected: int, got: int, why
     """Axis `axis` of `argument` must have length `expected`, for the reason `why`."""
     if expected != got:
         raise ValueError(f"{name}: expected axis {axis} of {argument} to be {expected} ({why}), got {got}")
+
+
+def height_and_width(name: str, size: Sequence[int], theta: Tensor) -> tuple[int, int]:
+    """Those of `size`, (N, C, H, W), of which N must be that of `theta`."""
+    if len(size) != 4:
+        raise ValueError(f"{name}: expected size (N, C, H, W), got {tuple(size)}")
+    count, _, height, width = (operator.index(length) for length in size)
+    if min(height, width) < 1:
+        raise ValueError(f"{name}: expected a height and a width of at least 1 in size, got {tuple(size)}")
+    check_size(name, "theta", "0", count, theta.shape[0], "N of size")
+    return height, width
 
 
 def check_choice(name: str, argument: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -118,6 +118,8 @@ def table1_model(
 
     if downsample is None:
         downsample = 2 if has_transformer and canvas > 28 else 1
+    if downsample > canvas:
+        raise ValueError(f"table1_model: expected downsample to be at most the canvas, {canvas}, got {downsample}")
     if output_size is None or not has_transformer:
         output_size = max(canvas, _FEWEST * downsample) if has_transformer else canvas
     transformer = None

@@ -72,6 +72,8 @@ class SpatialTransformer(Module):
         sampler: str | Callable[[Tensor, Tensor], Tensor] = "bilinear",
         padding_mode: str = "zeros",
     ) -> None:
+        if isinstance(transform, type):  # which could be called, too
+            raise TypeError(f"SpatialTransformer: expected a transform, got the class {transform.__name__}")
         if not callable(sampler):
             check_choice("SpatialTransformer", "sampler", sampler, ("bilinear", "nearest", "bicubic"))
         elif padding_mode != "zeros":

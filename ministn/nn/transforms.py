@@ -43,7 +43,7 @@ import numpy as np
 from ministn import functional as F
 from ministn.autodiff import Tensor
 from ministn.backend import Array, array_module
-from ministn.kernels._checks import pair
+from ministn.kernels._checks import check_size, check_tensor, pair
 from ministn.kernels._cuda import on_device
 from ministn.kernels.projective_grid import HORIZON
 from ministn.kernels.thin_plate_spline_grid import spline
@@ -129,6 +129,11 @@ class Transform:
         -------
         Tensor, shape (N, M, 2)
             Differentiable with respect to theta and, if they are a Tensor, the points.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If theta or the points have other shapes, or both are Tensors and differ in dtype.
         """
         self._must_have_matrix("map_points")
         self._check_theta(theta, (self.matrix_rows,))
@@ -204,7 +209,8 @@ class Transform:
         return F.concatenate([theta, F.concatenate([zero, zero, _full(zero, 1)], dim=2)], dim=1)
 
     def _check_theta(self, theta: Tensor, rows: tuple[int, ...]) -> None:
-        if theta.ndim != 3 or theta.shape[2] != 3 or theta.shape[1] not in rows:
+        check_tensor(str(self), "theta", theta, f"N {self.matrix_rows} 3")
+        if theta.shape[2] != 3 or theta.shape[1] not in rows:
             raise ValueError(f"{self}: expected theta of shape (N, {self.matrix_rows}, 3), got {theta.shape}")
 
     def _must_have_matrix(self, what: str) -> None:
@@ -360,6 +366,7 @@ class ThinPlateSpline(Transform):
 
     def map_points(self, theta: Tensor, points: Tensor | Array) -> Tensor:
         """As `Transform.map_points`; theta (N, K, 2)."""
+        check_tensor(str(self), "theta", theta, f"N {len(self._points)} 2")
         if theta.shape[1:] != self.control_points.shape:
             raise ValueError(f"{self}: expected theta of shape (N, {len(self._points)}, 2), got {theta.shape}")
         points = _as_points(theta, points)
@@ -537,7 +544,8 @@ def get(transform: str | Transform) -> Transform:
     if isinstance(transform, Transform):
         return transform
     if not isinstance(transform, str):
-        raise TypeError(f"transforms.get: expected a Transform or a name, got {type(transform).__name__}")
+        got = f"the class {transform.__name__}" if isinstance(transform, type) else type(transform).__name__
+        raise TypeError(f"transforms.get: expected a Transform or a name, got {got}")
     if transform not in _BY_NAME:
         raise ValueError(f"transforms.get: expected one of {', '.join(map(repr, _BY_NAME))}, got {transform!r}")
     return _BY_NAME[transform]()
@@ -569,6 +577,8 @@ def _as_points(theta: Tensor, points: Tensor | Array) -> Tensor:
         points = Tensor(array_module(theta.data).asarray(points, theta.dtype))
     if points.ndim not in (2, 3) or points.shape[-1] != 2:
         raise ValueError(f"map_points: expected points of shape (N, M, 2) or (M, 2), got {points.shape}")
+    if points.ndim == 3:
+        check_size("map_points", "points", "0", theta.shape[0], points.shape[0], "N of theta")
     return points
 
 

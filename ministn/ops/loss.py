@@ -106,18 +106,17 @@ def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean", label_sm
     Szegedy et al. (2016), "Rethinking the inception architecture for computer vision", arXiv:1512.00567, section 7
     (label smoothing).
     """
+    _check_label_smoothing("cross_entropy", label_smoothing)
+    labels = _labels("cross_entropy", logits, labels)
     if label_smoothing:
         return nll_loss(log_softmax(logits, dim=1), labels, reduction, label_smoothing)
-    return _reduce(
-        "cross_entropy", CrossEntropy.apply(logits, labels=_labels("cross_entropy", logits, labels)), reduction
-    )
+    return _reduce("cross_entropy", CrossEntropy.apply(logits, labels=labels), reduction)
 
 
 def nll_loss(log_probabilities: Tensor, labels: Any, reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:
     """Negative log-likelihood: -log_probabilities[label]; parameters as in `cross_entropy`."""
     _check_reduction("nll_loss", reduction)
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"nll_loss: expected label_smoothing to be from 0 to 1, got {label_smoothing}")
+    _check_label_smoothing("nll_loss", label_smoothing)
     labels = _labels("nll_loss", log_probabilities, labels)
     loss: Tensor = NLLLoss.apply(log_probabilities, labels=labels, reduction=reduction)
     if label_smoothing:
@@ -154,6 +153,11 @@ def multi_margin_loss(scores: Tensor, labels: Any, p: int = 1, margin: float = 1
     return _reduce(
         "multi_margin_loss", MultiMarginLoss.apply(scores, labels=labels, p=p, margin=float(margin)), reduction
     )
+
+
+def _check_label_smoothing(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected label_smoothing to be from 0 to 1, got {value}")
 
 
 def _reduce(name: str, losses: Tensor, reduction: str) -> Tensor:

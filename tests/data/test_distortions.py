@@ -394,6 +394,8 @@ def test_an_epoch_goes_on_from_any_batch_and_loaders_share_nothing(name):
             r"expected degrees to be a finite range \(low, high\), low <= high, got \(3, 2\)",
         ),
         (Rotated, {"degrees": (0, np.inf)}, "expected degrees to be a finite range"),
+        (Rotated, {"degrees": 90}, "expected degrees to be a finite range .* got 90"),
+        (Projected, {"scale": (0.5, 0.6, 0.7)}, "expected scale to be a finite range"),
         (Rotated, {"canvas": 27}, "expected canvas to be at least 28, got 27"),
         (RotatedScaledTranslated, {"scale": (0, 1)}, r"expected scale .*, 0 < low <= high, got \(0, 1\)"),
         (RotatedScaledTranslated, {"canvas": 33}, "expected canvas to be at least 34, got 33"),
@@ -427,6 +429,37 @@ def test_bad_images(name):
             ValueError, match=rf"{DISTORTIONS[name].__name__}: expected images of uint8 \(B, 28, 28\), got"
         ):
             distortion(name)(images, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="expected images of uint8"):
+        distortion(name).distort(digits(4)[:, 1:], *distortion(name).draw(4, np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("name", DISTORTIONS)
+def test_what_is_drawn_must_be_for_these_images(name):
+    distort, images = distortion(name), digits(4)
+    drawn = distort.draw(4, np.random.default_rng(0))
+    for wrong in (distort.draw(3, np.random.default_rng(0)), (), (*drawn, drawn[0]), (*drawn[:-1], drawn[-1][..., :1])):
+        with pytest.raises(ValueError, match=rf"{type(distort).__name__}\.distort: expected arrays of shapes \[\(4"):
+            distort.distort(images, *wrong)
+    with pytest.raises(TypeError, match="Cannot cast"):
+        distort.distort(images, *(array.astype(complex) for array in drawn))
+
+
+@pytest.mark.parametrize(
+    ("which", "place", "message"),
+    [
+        (0, (0, 33), r"places of the digit from 0 to below \[33, 33\], got \[.*\] to \[.*33\]"),
+        (0, (-1, 0), "places of the digit"),
+        (1, (30, 0, 0), r"places of cuts from 0 to below \[30, 23, 23\]"),
+        (1, (0, 0, 23), "places of cuts"),
+        (2, (55, 0), r"places of patches from 0 to below \[55, 55\]"),
+    ],
+)
+def test_digit_and_clutter_must_stay_on_the_canvas(which, place, message):
+    distort = TranslatedCluttered(digits(30))
+    drawn = distort.draw(4, np.random.default_rng(0))
+    drawn[which].reshape(-1, len(place))[-1] = place
+    with pytest.raises(ValueError, match=f"TranslatedCluttered.distort: expected {message}"):
+        distort.distort(digits(4), *drawn)
 
 
 def test_bad_names_and_seeds():

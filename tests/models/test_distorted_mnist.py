@@ -170,6 +170,11 @@ def test_what_cannot_be_built(arguments, message):
         table1_model(*arguments)
 
 
+def test_windows_larger_than_the_canvas():
+    with pytest.raises(ValueError, match="expected downsample to be at most the canvas, 28, got 29"):
+        table1_model("FCN", downsample=29)
+
+
 def test_images_of_another_canvas():
     with pytest.raises(ValueError, match=r"expected images of shape \(N, 1, 42, 42\), got \(2, 1, 28, 28\)"):
         table1_model("CNN", canvas=42, parameters=20_000)(noise(2, 28))

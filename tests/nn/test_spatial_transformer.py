@@ -278,6 +278,8 @@ def test_wrong_widths_are_named():
         nn.SpatialTransformer(lambda x: Tensor(np.zeros((2, 6))))(x)
     with pytest.raises(ValueError, match=r"expected one of 'translation', .*'affine', .*'tps', got 'perspective'"):
         nn.SpatialTransformer(localisation(4), transform="perspective")
+    with pytest.raises(TypeError, match="expected a transform, got the class Projective"):
+        nn.SpatialTransformer(localisation(8), transform=nn.transforms.Projective)
     with pytest.raises(TypeError, match="expected a Transform or a name, got int"):
         nn.SpatialTransformer(localisation(4), transform=6)
 

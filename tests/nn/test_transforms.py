@@ -378,6 +378,14 @@ def test_wrong_thetas_and_points_are_named():
         Projective().map_points(Tensor(np.eye(2, 3)[None]), [[0.0, 0.0]])
     with pytest.raises(ValueError, match=r"map_points: expected points of shape \(N, M, 2\) or \(M, 2\), got \(2,\)"):
         Affine().map_points(Tensor(np.eye(2, 3)[None]), [0.0, 0.0])
+    with pytest.raises(TypeError, match=r"Affine\(\): expected theta to be a Tensor \(N 2 3\), got ndarray"):
+        Affine().map_points(np.eye(2, 3)[None], some_points())
+    for transform in (Affine(), Projective(), ThinPlateSpline()):
+        theta = transform.theta(Tensor(np.tile(transform.identity.astype(float), (2, 1))))
+        with pytest.raises(ValueError, match=r"map_points: expected axis 0 of points to be 2 \(N of theta\), got 3"):
+            transform.map_points(theta, np.zeros((3, 4, 2)))
+    with pytest.raises(TypeError, match=r"ThinPlateSpline\(.*: expected theta to be a Tensor \(N 16 2\), got ndarray"):
+        ThinPlateSpline().map_points(np.zeros((1, 16, 2)), some_points())
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------------
@@ -443,7 +451,7 @@ def test_get_says_which_names_there_are():
     names = "'translation', 'rotation', 'attention', 'similarity', 'affine', 'projective', 'tps'"
     with pytest.raises(ValueError, match=f"transforms.get: expected one of {names}, got 'spline'"):
         transforms.get("spline")
-    with pytest.raises(TypeError, match=r"transforms.get: expected a Transform or a name, got type"):
+    with pytest.raises(TypeError, match=r"transforms.get: expected a Transform or a name, got the class Affine"):
         transforms.get(Affine)
     with pytest.raises(ValueError, match="Compose: expected at least one transform, got none"):
         Compose()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, implementation
-from ministn.kernels._checks import check_size, check_tensor
+from ministn.kernels._checks import check_size, check_tensor, height_and_width
 
 
 class AffineGrid(Function):
@@ -60,10 +59,5 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool = False)
     check_tensor("affine_grid", "theta", theta, "N 2 3")
     check_size("affine_grid", "theta", "1", 2, theta.shape[1], "rows for x and y")
     check_size("affine_grid", "theta", "2", 3, theta.shape[2], "columns for x, y and 1")
-    if len(size) != 4:
-        raise ValueError(f"affine_grid: expected size (N, C, H, W), got {tuple(size)}")
-    count, _, height, width = (operator.index(length) for length in size)
-    if min(height, width) < 1:
-        raise ValueError(f"affine_grid: expected a height and a width of at least 1 in size, got {tuple(size)}")
-    check_size("affine_grid", "theta", "0", count, theta.shape[0], "N of size")
+    height, width = height_and_width("affine_grid", size, theta)
     return AffineGrid.apply(theta, height=height, width=width, align_corners=bool(align_corners))

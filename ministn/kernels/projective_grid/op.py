@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, implementation
-from ministn.kernels._checks import check_size, check_tensor
+from ministn.kernels._checks import check_size, check_tensor, height_and_width
 
 # Where |w| is smaller, w is this with its sign. In float32 a sum of three products near 1 is known to about this, its
 # sign too; in float64 it is the same number, so that both compute the same function.
@@ -75,10 +74,5 @@ def projective_grid(theta: Tensor, size: Sequence[int], align_corners: bool = Fa
     check_tensor("projective_grid", "theta", theta, "N 3 3")
     check_size("projective_grid", "theta", "1", 3, theta.shape[1], "rows for X, Y and w")
     check_size("projective_grid", "theta", "2", 3, theta.shape[2], "columns for x, y and 1")
-    if len(size) != 4:
-        raise ValueError(f"projective_grid: expected size (N, C, H, W), got {tuple(size)}")
-    count, _, height, width = (operator.index(length) for length in size)
-    if min(height, width) < 1:
-        raise ValueError(f"projective_grid: expected a height and a width of at least 1 in size, got {tuple(size)}")
-    check_size("projective_grid", "theta", "0", count, theta.shape[0], "N of size")
+    height, width = height_and_width("projective_grid", size, theta)
     return ProjectiveGrid.apply(theta, height=height, width=width, align_corners=bool(align_corners))

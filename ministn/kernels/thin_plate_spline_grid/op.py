@@ -11,7 +11,7 @@ import numpy as np
 
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, implementation
-from ministn.kernels._checks import check_size, check_tensor
+from ministn.kernels._checks import check_size, check_tensor, height_and_width
 from ministn.kernels.thin_plate_spline_grid.spline import ControlPoints
 
 # Of the distance between the two points farthest apart: what is closer is one place to float32.
@@ -90,12 +90,7 @@ def thin_plate_spline_grid(
     points = checked_control_points(name, control_points)
     check_size(name, "theta", "1", len(points), theta.shape[1], "one for each of control_points")
     check_size(name, "theta", "2", 2, theta.shape[2], "x and y")
-    if len(size) != 4:
-        raise ValueError(f"{name}: expected size (N, C, H, W), got {tuple(size)}")
-    count, _, height, width = (operator.index(length) for length in size)
-    if min(height, width) < 1:
-        raise ValueError(f"{name}: expected a height and a width of at least 1 in size, got {tuple(size)}")
-    check_size(name, "theta", "0", count, theta.shape[0], "N of size")
+    height, width = height_and_width(name, size, theta)
     return ThinPlateSplineGrid.apply(
         theta, control_points=points, height=height, width=width, align_corners=bool(align_corners)
     )
