@@ -89,6 +89,7 @@ class Distortion:
         raise NotImplementedError
 
     def __call__(self, images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        images = _digits(type(self).__name__, "images", images)
         return self.distort(images, *self.draw(len(images), generator))
 
     def _checked(self, images: np.ndarray, drawn: Drawn) -> tuple[np.ndarray, Drawn]:
