@@ -1083,6 +1083,9 @@ def change(text: str) -> tuple[str, Any]:
     kinds = {field.name: field.type for field in dataclasses.fields(Recipe)}
     if name not in kinds:
         raise argparse.ArgumentTypeError(f"expected one of {', '.join(kinds)}, got {name!r}")
+    choices: dict[str, Any] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+    if value not in choices.get(name, [value]):
+        raise argparse.ArgumentTypeError(f"expected {name} to be one of {', '.join(choices[name])}, got {value!r}")
     try:
         convert = {"int": int, "float": float, "str": str, "bool": {"True": True, "False": False}.__getitem__}
         return name, convert[str(kinds[name])](value)

@@ -653,6 +653,7 @@ def test_numbers_of_the_recipe(table1):
         (["--all", "--jobs", "0"], "argument --jobs: expected at least 1, got 0"),
         (["--all", "--budget", "many"], "argument --budget"),
         (["--all", "--set", "speed=3"], "argument --set: expected one of epochs, batch_size"),
+        (["--all", "--set", "optimizer=lion"], "expected optimizer to be one of sgd, adam, adamw, got 'lion'"),
         (["--all", "--set", "lr=fast"], "argument --set: expected lr to be of float, got 'fast'"),
         (["--all", "--set", "batch_norm=1"], "expected batch_norm to be of bool, got '1'"),
         (["--all", "--recipe", "fast"], "argument --recipe"),
