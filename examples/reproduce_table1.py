@@ -165,7 +165,7 @@ SCHEDULES = {
     "thirds": lambda optimizer, steps: optim.StepLR(optimizer, -(-steps // 3), gamma=0.1),
     "cosine": lambda optimizer, steps: optim.CosineAnnealingLR(optimizer, T_max=steps),
 }
-CHECKPOINT, WATCH = "checkpoint.safetensors", "watch.npz"
+CHECKPOINT, WATCH, ANIMATION = "checkpoint.safetensors", "watch.npz", "warp.gif"
 TEST_SEED = 2015  # the test images are distorted once, alike for all runs
 QUICK = {"epochs": 2, "batch_size": 64, "parameters": 130_000}  # what --quick does ...
 QUICK_TRAIN, QUICK_TEST = 512, 200  # ... and with how many images
@@ -368,6 +368,9 @@ class Training:
             if not self.result.exists():
                 self.raise_if_stopped()
                 self.train()
+            if (self.folder / WATCH).exists() and not (self.folder / ANIMATION).exists():  # which is drawn last
+                result = json.loads(self.result.read_text())
+                draw(viz.Watch.read(self.folder / WATCH), self.run, result["test_error_percent"], self.folder)
             results.mkdir(parents=True, exist_ok=True)
             records.write_atomically(results / f"{self.run.name}.json", self.result.read_bytes())
             self.checkpoint.unlink(missing_ok=True)  # the last, so that a kill in between loses nothing
@@ -401,8 +404,6 @@ class Training:
         with trainer.average.applied() if trainer.average is not None else contextlib.nullcontext():
             records.save_weights(self.folder / "model.safetensors", trainer.model)
         records.write_atomically(self.result, as_json(self.make_result(dataset)))
-        if self.watch is not None:
-            draw(self.watch, self.run, error_of(trainer.history[-1]), self.folder)
 
     def steps(self) -> int:
         return self.trainer.epoch * len(self.trainer.train_loader) + self.trainer.step
@@ -797,15 +798,12 @@ def make_executor(options: argparse.Namespace) -> concurrent.futures.Executor:
 
 def plan(options: argparse.Namespace) -> list[Task]:
     """The runs that the options ask for, with what is known of them: seeds in turn, so that the table fills evenly."""
-    networks = NETWORKS
-    if not options.all:
-        networks = [
-            (model, transform)
-            for model, transform in NETWORKS
-            if model in options.model and (transform is None or transform in options.transform)
-        ]
-    changes = dict(options.set)
-    changes |= QUICK if options.quick else {}
+    networks = [
+        (model, transform)
+        for model, transform in NETWORKS
+        if (options.all or model in options.model) and (transform is None or transform in options.transform)
+    ]
+    changes = {**(QUICK if options.quick else {}), **dict(options.set)}
     changes |= {"epochs": options.budget} if options.budget else {}
     tasks, conflicts = [], []
     for seed, (model, transform), name in itertools.product(options.seeds, networks, options.data):
@@ -818,7 +816,7 @@ def plan(options: argparse.Namespace) -> list[Task]:
             with locked(task.folder):
                 for path in (
                     result,
-                    *(task.folder / file for file in ("settings.json", "result.json", CHECKPOINT, WATCH)),
+                    *(task.folder / file for file in ("settings.json", "result.json", CHECKPOINT, WATCH, ANIMATION)),
                 ):
                     path.unlink(missing_ok=True)
         for path in (result, task.folder / "settings.json"):
@@ -847,7 +845,7 @@ def draw(watch: viz.Watch, run: Run, error: float, folder: Path) -> None:
     of = f"{run.model} {run.transform} on {run.data}; it misreads {error:.2f} % of the test digits in the end"
     viz.before_and_after(watch, data=of).savefig(folder / "before_and_after.png")
     viz.mean_images(watch, data=of).savefig(folder / "mean_images.png")
-    viz.warp_animation(watch, folder / "warp.gif", data=of)
+    viz.warp_animation(watch, folder / ANIMATION, data=of)
 
 
 def copy_pictures(runs: Path, recipe: str, pictures: Path) -> str:
@@ -1039,7 +1037,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     listed: dict[str, Any] = {"action": "extend", "metavar": "A,B"}
-    add("--all", action="store_true", help="all networks, on the sets of --data")
+    add(
+        "--all",
+        action="store_true",
+        help="all networks, on the sets of --data (and with the transforms of --transform)",
+    )
     add("--model", type=names(MODELS), help=f"some of {', '.join(MODELS)}", **listed)
     add(
         "--transform", type=names(TRANSFORMS), help=f"of the ST models: some of {', '.join(TRANSFORMS)} (all)", **listed
@@ -1087,6 +1089,9 @@ def change(text: str) -> tuple[str, Any]:
     kinds = {field.name: field.type for field in dataclasses.fields(Recipe)}
     if name not in kinds:
         raise argparse.ArgumentTypeError(f"expected one of {', '.join(kinds)}, got {name!r}")
+    choices: dict[str, Any] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+    if value not in choices.get(name, [value]):
+        raise argparse.ArgumentTypeError(f"expected {name} to be one of {', '.join(choices[name])}, got {value!r}")
     try:
         convert = {"int": int, "float": float, "str": str, "bool": {"True": True, "False": False}.__getitem__}
         return name, convert[str(kinds[name])](value)

@@ -507,7 +507,8 @@ def test_a_page_that_is_not_there_yet(table1):
 
 
 def test_a_run_with_a_transformer_leaves_pictures_and_those_of_the_docs_are_copied(table1, here, capsys):
-    assert here(["--model", "ST-CNN", "--transform", "affine", "--data", "R", "--seeds", "0", *SMALL]) == 0
+    command = ["--model", "ST-CNN", "--transform", "affine", "--data", "R", "--seeds", "0", *SMALL]
+    assert here(command) == 0
     folder = Path("runs/table1/modern-ST-CNN-affine-R-0-quick")
     pictures = {"before_and_after.png", "mean_images.png", "warp.gif"}
     assert {path.name for path in folder.iterdir()} - pictures == {
@@ -522,6 +523,11 @@ def test_a_run_with_a_transformer_leaves_pictures_and_those_of_the_docs_are_copi
     assert watch.means["step"][-1] == 16
     np.testing.assert_array_equal(watch.moments["warped"][0], watch.images)  # it begins with the identity
     assert (watch.moments["warped"][-1] != watch.images).any()
+
+    (folder / "warp.gif").unlink()  # as if it had been stopped while it drew
+    Path("runs/table1/results/modern-ST-CNN-affine-R-0-quick.json").unlink()
+    assert here(command) == 0
+    assert (folder / "warp.gif").exists()
 
     folder.rename("runs/table1/modern-ST-CNN-affine-R-0")  # quick runs are not for the docs
     write_result(table1, "ST-CNN", "affine", "R", 0, 0.7)
@@ -620,6 +626,9 @@ def test_which_runs(table1):
         *("paper-CNN-TC-0", "paper-CNN-R-0", "paper-ST-FCN-tps-TC-0", "paper-ST-FCN-tps-R-0"),
     ]
     assert len(names("--model", "ST-CNN")) == 3 * 5
+    assert names("--all", "--transform", "tps", "--data", "R") == [
+        *("modern-FCN-R-0", "modern-CNN-R-0", "modern-ST-FCN-tps-R-0", "modern-ST-CNN-tps-R-0"),
+    ]
     assert names("--model", "FCN", "--data", "P,P5") == ["modern-FCN-P-0", "modern-FCN-P5-0"]
     assert not any("P5" in name for name in names("--all"))
 
@@ -628,6 +637,8 @@ def test_numbers_of_the_recipe(table1):
     options = table1.parse([*FCN, "--set", "lr=0.5", "--set", "batch_norm=False", "--budget", "9", "--set", "epochs=5"])
     (task,) = table1.plan(options)
     assert (task.run.recipe.lr, task.run.recipe.batch_norm, task.run.recipe.epochs) == (0.5, False, 9)
+    (task,) = table1.plan(table1.parse([*FCN, "--set", "batch_size=16"]))
+    assert (task.run.recipe.batch_size, task.run.recipe.epochs) == (16, 2)  # the rest is that of --quick
 
 
 @pytest.mark.parametrize(
@@ -643,6 +654,7 @@ def test_numbers_of_the_recipe(table1):
         (["--all", "--jobs", "0"], "argument --jobs: expected at least 1, got 0"),
         (["--all", "--budget", "many"], "argument --budget"),
         (["--all", "--set", "speed=3"], "argument --set: expected one of epochs, batch_size"),
+        (["--all", "--set", "optimizer=lion"], "expected optimizer to be one of sgd, adam, adamw, got 'lion'"),
         (["--all", "--set", "lr=fast"], "argument --set: expected lr to be of float, got 'fast'"),
         (["--all", "--set", "batch_norm=1"], "expected batch_norm to be of bool, got '1'"),
         (["--all", "--recipe", "fast"], "argument --recipe"),

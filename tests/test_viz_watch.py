@@ -12,6 +12,7 @@ from test_viz import png, texts
 
 from ministn import nn, viz
 from ministn.autodiff import Tensor
+from ministn.viz import watched
 from ministn.viz.watch import edge_energy
 
 DIGITS, VARIANTS, HEIGHT, WIDTH = 3, 2, 6, 8
@@ -256,6 +257,11 @@ def test_watch_refuses_what_does_not_fit(trained, tmp_path):
         viz.Watch(images(3), LABELS, TOTAL)
     with pytest.raises(ValueError, match="Watch: expected total_steps to be at least 1, got 0"):
         viz.Watch(trained.images, LABELS, 0)
+    with pytest.raises(ValueError, match="Watch: expected moments to be at least 1, got 0"):
+        make_watch(moments=0)
+    for name in ("crowd", "undistorted"):
+        with pytest.raises(ValueError, match=f"Watch: expected {name} to be uint8, got float64"):
+            make_watch(**{name: images(12) / 255})
 
 
 # --- the pictures -------------------------------------------------------------------------------------------------
@@ -329,6 +335,25 @@ def test_warp_animation(trained, tmp_path):
     assert bar.mean() == pytest.approx(27 / 64, abs=2 / bar.size)  # its end is somewhere in a pixel
     assert path.stat().st_size < 100_000
     assert [file.name for file in tmp_path.iterdir()] == ["warp.gif"]
+
+
+def test_what_the_classifier_sees_may_have_another_size(trained, monkeypatch):
+    watch, figures = make_watch(), []
+    watch.moments = {key: values[-1:] for key, values in trained.moments.items()}
+    watch.moments["warped"] = [np.zeros((DIGITS, VARIANTS, 4, 5), np.uint8)]
+    make = watched._figure
+    monkeypatch.setattr(watched, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    watched._frames(watch, [0], "", 0)
+    seen = figures[0].axes[1].images[0]
+    assert seen.get_extent() == [-0.5, 4.5, 3.5, -0.5]  # its pixels are squares
+
+
+def test_nothing_is_drawn_of_a_watch_that_has_seen_nothing(tmp_path):
+    for draw in (viz.before_and_after, lambda *arguments: viz.warp_animation(arguments[0], tmp_path / "a.gif", (2,))):
+        with pytest.raises(ValueError, match="expected a watch that has recorded at least one moment"):
+            draw(make_watch(), (2,))
+    with pytest.raises(ValueError, match="mean_images: expected a watch with a crowd"):
+        viz.mean_images(make_watch(crowd=None, undistorted=None))
 
 
 def test_only_watched_digits_can_be_shown(trained, tmp_path):

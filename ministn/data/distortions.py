@@ -89,6 +89,7 @@ class Distortion:
         raise NotImplementedError
 
     def __call__(self, images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        images = _digits(type(self).__name__, "images", images)
         return self.distort(images, *self.draw(len(images), generator))
 
     def _checked(self, images: np.ndarray, drawn: Drawn) -> tuple[np.ndarray, Drawn]:
@@ -124,7 +125,7 @@ class Rotated(Distortion):
     canvas: int = FRAME
 
     def __post_init__(self) -> None:
-        _check_canvas(self, FRAME)
+        _check_integer(self, "canvas", FRAME)
         _check_range(self, "degrees")
 
     def draw(self, number: int, generator: np.random.Generator) -> Drawn:
@@ -164,7 +165,7 @@ class RotatedScaledTranslated(Distortion):
     def __post_init__(self) -> None:
         _check_range(self, "degrees")
         _check_range(self, "scale", positive=True)
-        _check_canvas(self, int(np.ceil(FRAME * self.scale[1])))
+        _check_integer(self, "canvas", int(np.ceil(FRAME * self.scale[1])))
 
     def draw(self, number: int, generator: np.random.Generator) -> Drawn:
         """Angles in degrees (number,), scales (number,), and where the frame's centre lands, (x, y) (number, 2)."""
@@ -230,7 +231,7 @@ class Projected(Distortion):
                 f"Projected: expected least_stretch to be from 0 to below the lowest scale, {self.scale[0]}, got "
                 f"{self.least_stretch}"
             )
-        _check_canvas(self, int(np.ceil(FRAME * self.scale[1])))
+        _check_integer(self, "canvas", int(np.ceil(FRAME * self.scale[1])))
 
     def draw(self, number: int, generator: np.random.Generator) -> Drawn:
         """Where the frame's corners come to lie, (x, y) (number, 4, 2): clockwise from the upper left one."""
@@ -288,7 +289,7 @@ class ElasticallyDistorted(Distortion):
         _check_range(self, "scale", positive=True)
         _check_sigma(self)
         _check_integer(self, "points", 2)
-        _check_canvas(self, int(np.ceil(FRAME * self.scale[1])))
+        _check_integer(self, "canvas", int(np.ceil(FRAME * self.scale[1])))
 
     def draw(self, number: int, generator: np.random.Generator) -> Drawn:
         """Scales (number,), and how far the control points move, (x, y) (number, points^2, 2), row by row."""
@@ -351,7 +352,7 @@ class TranslatedCluttered(Distortion):
                 f"{type(self).__name__}: expected size to be at most {FRAME - 2 * self._MARGIN}, the part of a digit "
                 f"that has ink, got {self.size}"
             )
-        _check_canvas(self, FRAME)
+        _check_integer(self, "canvas", FRAME)
 
     def draw(self, number: int, generator: np.random.Generator) -> Drawn:
         """(i, j) where the digit's frame begins (number, 2); (n, i, j) where patches are cut (number, count, 3); (i, j)
@@ -606,11 +607,6 @@ def _check_range(distortion: Any, name: str, positive: bool = False) -> None:
 def _check_sigma(distortion: Any) -> None:
     if not 0 <= distortion.sigma < np.inf:
         raise ValueError(f"{type(distortion).__name__}: expected a finite sigma >= 0, got {distortion.sigma}")
-
-
-def _check_canvas(distortion: Any, smallest: int) -> None:
-    """The frame, scaled, must find room."""
-    _check_integer(distortion, "canvas", smallest)
 
 
 def _check_integer(distortion: Any, name: str, minimum: int) -> None:

@@ -41,7 +41,8 @@ class SpatialTransformer(Module):
         Whether -1 and 1 are the centres of the outer pixels, or (by default) their outer edges.
     sampler : {"bilinear", "nearest", "bicubic"} or callable
         How to read between pixels, see `ministn.functional.grid_sample`; or a function of the input (N, C, H, W) and
-        the grid (N, H_out, W_out, 2) that returns the output. "nearest" passes no gradient to the localisation network.
+        the grid (N, H_out, W_out, 2) that returns the output, and must read the grid as `align_corners` says. "nearest"
+        passes no gradient to the localisation network.
     padding_mode : {"zeros", "border", "reflection"}
         What is read outside the input; a callable sampler decides for itself.
 

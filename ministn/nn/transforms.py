@@ -503,6 +503,7 @@ class Compose(Transform):
 
     def _thetas(self, parameters: Tensor) -> list[Tensor]:
         """theta of each transform."""
+        self._check(parameters)
         ends = list(itertools.accumulate(transform.num_parameters for transform in self.transforms))
         return [
             transform.theta(parameters[:, end - transform.num_parameters : end])

@@ -84,8 +84,12 @@ class Watch:
                 "Watch: expected images of uint8 (D, V, H, W) and labels (D,), got "
                 f"{self.images.dtype} {self.images.shape} and {self.labels.shape}"
             )
-        if total_steps < 1:
-            raise ValueError(f"Watch: expected total_steps to be at least 1, got {total_steps}")
+        for name, more in (("crowd", crowd), ("undistorted", undistorted)):
+            if more is not None and more.dtype != np.uint8:
+                raise ValueError(f"Watch: expected {name} to be uint8, got {more.dtype}")
+        for name, number in (("total_steps", total_steps), ("moments", moments)):
+            if number < 1:
+                raise ValueError(f"Watch: expected {name} to be at least 1, got {number}")
         self.mean, self.std, self.crowd, self.crowd_labels = mean, std, crowd, crowd_labels
         self._due = {round(total_steps * (k / moments) ** 3) for k in range(moments + 1)}  # dense at the beginning
         self._means_due = {round(total_steps * part) for part in mean_moments}

@@ -83,6 +83,8 @@ def mean_images(watch: Watch, *, data: str = "", moments: Sequence[int] | None =
         Which of the recorded means to show; all by default.
     """
     means = watch.means
+    if not means["step"]:
+        raise ValueError("mean_images: expected a watch with a crowd, got one without")
     chosen = range(1, len(means["step"])) if moments is None else moments
     rows = [("as they come", means["images"][0], means["sharpness"][0])]
     rows += [(f"after\n{_after(means['epoch'][i])}", means["images"][i], means["sharpness"][i]) for i in chosen]
@@ -164,7 +166,7 @@ def _frames(watch: Watch, rows: Sequence[int], data: str, variant: int) -> list[
         _show(cells[0, column], image)
         _draw_grid(cells[0, column], moments["lines"][-1][row, variant], size)
         cells[0, column].set(xlim=x_limits, ylim=y_limits, facecolor=str(watch.mean))
-        _show(cells[1, column], image)
+        _show(cells[1, column], moments["warped"][-1][row, variant] / 255)
         seen.append(cells[1, column].images[0])
     for axes, label in zip(cells[:, 0], _ROWS[1:], strict=True):
         axes.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=8)
@@ -202,7 +204,9 @@ def _palette() -> list[int]:
 
 
 def _index(watch: Watch, digit: int) -> int:
-    """The first of the watched digits with this label."""
+    """The first of the watched digits with this label, of a watch that has seen something."""
+    if not watch.moments["step"]:
+        raise ValueError("expected a watch that has recorded at least one moment, got one with none")
     found = np.flatnonzero(watch.labels == digit)
     if len(found) == 0:
         raise ValueError(f"expected digits from {sorted(set(watch.labels.tolist()))}, which are watched, got {digit}")

@@ -99,8 +99,8 @@ def thin_plate_spline_grid(dtype: type) -> Iterator[Arrays]:
     for rows, columns, align_corners, size in (
         (2, 3, False, (3, 1, 5, 13)),
         (4, 4, True, (3, 1, 5, 13)),
-        (2, 2, False, (2, 1, 91, 93)),
-    ):  # one: in parts
+        (2, 2, False, (2, 1, 91, 93)),  # in parts
+    ):
         points = regular_control_points(rows, columns) + 0.2 * draw(rows * columns, 2, seed=1)
         operation = lambda theta, s=size, a=align_corners, c=points: F.thin_plate_spline_grid(theta, c, s, a)  # noqa: E731
         yield gradients(operation, draw(size[0], rows * columns, 2), dtype=dtype)

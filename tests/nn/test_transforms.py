@@ -380,6 +380,8 @@ def test_wrong_thetas_and_points_are_named():
         Affine().map_points(Tensor(np.eye(2, 3)[None]), [0.0, 0.0])
     with pytest.raises(TypeError, match=r"Affine\(\): expected theta to be a Tensor \(N 2 3\), got ndarray"):
         Affine().map_points(np.eye(2, 3)[None], some_points())
+    with pytest.raises(ValueError, match=r"expected 38 parameters for each image, shape \(N, 38\), got \(1, 39\)"):
+        Compose("tps", "affine").grid(Tensor(np.zeros((1, 39))), (1, 1, 2, 2))
     for transform in (Affine(), Projective(), ThinPlateSpline()):
         theta = transform.theta(Tensor(np.tile(transform.identity.astype(float), (2, 1))))
         with pytest.raises(ValueError, match=r"map_points: expected axis 0 of points to be 2 \(N of theta\), got 3"):

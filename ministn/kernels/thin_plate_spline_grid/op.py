@@ -50,7 +50,8 @@ def thin_plate_spline_grid(
         the identity.
     control_points : array, shape (K, 2)
         Where they lie in the target (output), (x, y), the same for all images: at least three, not all on one line,
-        no two at one place. `regular_control_points` makes a regular grid of them. No gradient flows to them.
+        no two at one place. `ministn.kernels.thin_plate_spline_grid.regular_control_points` makes a regular grid of
+        them. No gradient flows to them.
     size : sequence of four integers (N, C, H, W)
         The size of the output image; C plays no role.
     align_corners : bool
