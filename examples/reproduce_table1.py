@@ -111,10 +111,8 @@ class Recipe:
     localisation_lr: float = 1.0  # times lr, for the localisation network
     momentum: float = 0.0  # of SGD
     weight_decay: float = 0.0
-    localisation_decays: bool = True  # its weights do, too
     schedule: str = "constant"  # a name in SCHEDULES; over all epochs, however many they are
-    warmup_epochs: float = 0.0  # the learning rate rises in a line ...
-    classifier_warmup_epochs: float = 0.0  # ... that of the classifier over so many, if more, behind a transformer
+    warmup_epochs: float = 0.0  # before it the learning rate rises in a line
     drop_last: bool = False  # leave out the rest of an epoch that fills no batch
     dropout: float = 0.0  # before the classifier's last layer
     batch_norm: bool = False
@@ -275,18 +273,14 @@ def build(run: Run, dataset: data.ImageDataset) -> training.Trainer:
             {"params": model.classifier_parameters()},
             {"params": model.localisation_parameters(), "lr": recipe.localisation_lr * recipe.lr},
         ]
-        if not recipe.localisation_decays:
-            groups[1]["weight_decay"] = 0.0
     options = {"momentum": recipe.momentum} if recipe.optimizer == "sgd" else {}
     optimizer = OPTIMIZERS[recipe.optimizer](groups, lr=recipe.lr, weight_decay=recipe.weight_decay, **options)
 
     steps = recipe.epochs * len(train_loader)
-    slower = max(recipe.classifier_warmup_epochs, recipe.warmup_epochs)
-    epochs = [recipe.warmup_epochs] if run.transform is None else [slower, recipe.warmup_epochs]  # of each group
-    warmup = [min(round(number * len(train_loader)), steps) for number in epochs]
-    schedule = SCHEDULES[recipe.schedule](optimizer, max(steps - max(warmup), 1))
-    if any(warmup):
-        schedule = optim.LinearWarmup(optimizer, [max(number, 1) for number in warmup], after=schedule)
+    warmup = min(round(recipe.warmup_epochs * len(train_loader)), steps)
+    schedule = SCHEDULES[recipe.schedule](optimizer, max(steps - warmup, 1))
+    if warmup:
+        schedule = optim.LinearWarmup(optimizer, warmup, after=schedule)
     return training.Trainer(
         model,
         optimizer,

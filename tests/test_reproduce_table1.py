@@ -136,15 +136,14 @@ def test_every_number_of_a_recipe_is_used(table1):
         **{"weight_decay": 0.3, "schedule": "cosine", "warmup_epochs": 0.5, "drop_last": True, "dropout": 0.4},
         **{"batch_norm": True, "localisation_batch_norm": True, "label_smoothing": 0.25, "average_decay": 0.9},
         **{"parameters": 90_000, "width_multiple": 4, "first_filters": 8, "pixel_mean": 0.1, "pixel_std": 0.5},
-        **{"classifier_warmup_epochs": 1.0, "localisation_decays": False},
     }
     assert changes.keys() == {field.name for field in table1.dataclasses.fields(table1.Recipe)}
     trainer = table1.build(run_of(table1, "modern", **changes), digits(table1, 330))
     classifier, localisation = trainer.optimizer.param_groups
     assert trainer.schedule.base_lrs == [0.2, 0.1]
-    assert trainer.schedule.warmup_steps == [10, 5]  # batches of one epoch, and of half of one
-    assert trainer.schedule.after.T_max == 4 * 10 - 10
-    assert (classifier["momentum"], classifier["weight_decay"], localisation["weight_decay"]) == (0.8, 0.3, 0)
+    assert trainer.schedule.warmup_steps == 5  # half of the ten batches of an epoch
+    assert trainer.schedule.after.T_max == 4 * 10 - 5
+    assert (classifier["momentum"], classifier["weight_decay"]) == (0.8, 0.3)
     kinds = [type(module).__name__ for module in trainer.model.modules()]
     assert (kinds.count("BatchNorm2d"), kinds.count("BatchNorm1d"), kinds.count("Dropout")) == (4, 1, 1)
     assert trainer.model.width % 4 == 0

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ministn.optim.optimizer import Optimizer, checked_number
@@ -129,9 +129,8 @@ class LinearWarmup(Schedule):
     Parameters
     ----------
     optimizer : Optimizer
-    warmup_steps : int or sequence of int
-        W, in calls of `step`; or one for each parameter group, such as a longer one for a part of the network that is
-        to wait for another. `after` begins when the longest is over.
+    warmup_steps : int
+        W, in calls of `step`.
     after : Schedule, optional
         A schedule of the same optimiser, not yet stepped; without it the rate stays at :math:`\eta`.
 
@@ -140,36 +139,30 @@ class LinearWarmup(Schedule):
     Goyal et al. (2017), "Accurate, large minibatch SGD", arXiv:1706.02677, section 2.2.
     """
 
-    def __init__(self, optimizer: Optimizer, warmup_steps: int | Sequence[int], after: Schedule | None = None) -> None:
-        given = warmup_steps if isinstance(warmup_steps, Sequence) else [warmup_steps]
-        steps_of_groups = [_at_least_one("LinearWarmup", "warmup_steps", steps) for steps in given]
+    def __init__(self, optimizer: Optimizer, warmup_steps: int, after: Schedule | None = None) -> None:
+        self.warmup_steps = _at_least_one("LinearWarmup", "warmup_steps", warmup_steps)
         if after is not None and (not isinstance(after, Schedule) or after.optimizer is not optimizer):
             raise ValueError(f"LinearWarmup: expected after to be a schedule of the same optimizer, got {after!r}")
         if after is not None and after.last_step:
             raise ValueError(f"LinearWarmup: expected after not to have stepped yet, got {after.last_step} steps")
         self.after = after
         super().__init__(optimizer)
-        groups = len(self.base_lrs)
-        self.warmup_steps = steps_of_groups if isinstance(warmup_steps, Sequence) else steps_of_groups * groups
-        if len(self.warmup_steps) != groups:
-            raise ValueError(f"LinearWarmup: expected warmup_steps of {groups} parameter groups, got {len(given)}")
         self._set_rates()
 
-    def lr_at(self, step: int, base_lr: float, group: int = 0) -> float:
-        return base_lr * min(1.0, (step + 1) / self.warmup_steps[group])
+    def lr_at(self, step: int, base_lr: float) -> float:
+        return base_lr * min(1.0, (step + 1) / self.warmup_steps)
 
     def step(self) -> None:
         """Move on by one, in the warm-up or in `after`, and set the learning rates."""
-        if self.after is not None and self.last_step + 1 >= max(self.warmup_steps):
+        if self.after is not None and self.last_step + 1 >= self.warmup_steps:
             self.after.step()
         super().step()
 
     def _set_rates(self) -> None:
         if self.after is not None and self.after.last_step:
             self.after._set_rates()
-            return
-        for number, (group, base_lr) in enumerate(zip(self.optimizer.param_groups, self.base_lrs, strict=True)):
-            group["lr"] = self.lr_at(self.last_step, base_lr, number)
+        else:
+            super()._set_rates()
 
     def state_dict(self) -> dict[str, Any]:
         """As for the other schedules, with the state of the wrapped one under ``"after"``."""
