@@ -140,6 +140,7 @@ RECIPES = {
         drop_last=True,
         batch_norm=True,
         localisation_batch_norm=True,
+        label_smoothing=0.1,  # it keeps a gradient for the localisation network when the classifier is right already
         first_filters=32,
     ),
 }
@@ -151,8 +152,7 @@ OVERRIDES: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {
     "modern": {
         ("FCN",): {"epochs": 60},
         ("ST-FCN",): {"epochs": 60},
-        ("ST-CNN", "RTS"): {"epochs": 48},
-        ("ST-CNN", "TC"): {"epochs": 30},
+        ("ST-CNN", "RTS"): {"epochs": 40},
         ("CNN", "RTS"): {"epochs": 10},
         ("CNN", "TC"): {"epochs": 8},
     },

@@ -105,6 +105,8 @@ def table1_model(
         raise ValueError(f"table1_model: {model} needs a transform, such as 'affine'")
     if not has_transformer and transform is not None:
         raise ValueError(f"table1_model: {model} has no transformer, but got the transform {transform!r} for one")
+    if not has_transformer and output_size is not None:
+        raise ValueError(f"table1_model: {model} has no transformer, but got the output_size {output_size} for one")
     sizes = {
         "canvas": canvas,
         "width_multiple": width_multiple,
@@ -118,10 +120,10 @@ def table1_model(
 
     if downsample is None:
         downsample = 2 if has_transformer and canvas > 28 else 1
-    if downsample > canvas:
-        raise ValueError(f"table1_model: expected downsample to be at most the canvas, {canvas}, got {downsample}")
-    if output_size is None or not has_transformer:
+    if output_size is None:
         output_size = max(canvas, _FEWEST * downsample) if has_transformer else canvas
+    if downsample > output_size:
+        raise ValueError(f"table1_model: expected downsample to be at most {output_size}, got {downsample}")
     transformer = None
     if transform is not None:
         localisation = (_dense_localisation if dense else _convolutional_localisation)(

@@ -170,9 +170,19 @@ def test_what_cannot_be_built(arguments, message):
         table1_model(*arguments)
 
 
-def test_windows_larger_than_the_canvas():
-    with pytest.raises(ValueError, match="expected downsample to be at most the canvas, 28, got 29"):
+def test_sizes_that_do_not_fit():
+    with pytest.raises(ValueError, match="expected downsample to be at most 28, got 29"):
         table1_model("FCN", downsample=29)
+    with pytest.raises(ValueError, match="expected downsample to be at most 20, got 21"):
+        table1_model("ST-FCN", "affine", output_size=20, downsample=21)
+    with pytest.raises(ValueError, match="CNN has no transformer, but got the output_size 28 for one"):
+        table1_model("CNN", output_size=28)
+
+
+def test_a_transformer_may_return_another_size():
+    model = table1_model("ST-CNN", "affine", parameters=60_000, output_size=64, downsample=2)
+    assert model.stn(noise(2, 28)).shape == (2, 1, 64, 64)
+    assert model(noise(2, 28)).shape == (2, 10)
 
 
 def test_images_of_another_canvas():
