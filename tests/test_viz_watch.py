@@ -146,7 +146,7 @@ def test_class_means_needs_images_and_a_label_for_each(shape, labels):
 def test_watch_looks_at_few_moments_most_of_them_early(trained):
     assert trained.moments["step"] == DUE
     assert trained.moments["epoch"] == [step / STEPS_PER_EPOCH for step in DUE]
-    assert trained.means["step"] == [-1, 8, 32, 64]
+    assert trained.means["step"] == [8, 32, 64]
     trainer = make_trainer()
     train(make_watch(), trainer)
     assert trainer.model.looks == len({*DUE, 8, 32, 64})  # at all other steps the model is left alone
@@ -163,12 +163,23 @@ def test_watch_keeps_what_the_model_does(trained):
     np.testing.assert_allclose(lines[1, 1, 8], [(-0.5 + shift, -0.5), (-0.5 + shift, HEIGHT - 0.5)], atol=1e-5)
     brightened = np.rint(trained.images + 27 / 256 * 255)
     np.testing.assert_array_equal(warped, brightened)
-    before, after = trained.means["images"][0], trained.means["images"][2]
+    before, after = trained.distorted[0], trained.means["images"][1]
     np.testing.assert_allclose(before[1], trained.crowd[4:8].mean(axis=0) / 255, rtol=1e-6)  # float32
     np.testing.assert_allclose(after, before + 32 / 256, rtol=1e-6)
     # Brighter everywhere, they have the same edges, and are measured by those from before the transformer.
-    np.testing.assert_allclose(trained.means["sharpness"][2], trained.means["sharpness"][0], rtol=1e-5)
+    np.testing.assert_allclose(trained.means["sharpness"][1], trained.distorted[1], rtol=1e-5)
     np.testing.assert_array_equal(trained.undistorted[0], viz.class_means(images(12, 2) / 255, np.repeat(LABELS, 4))[0])
+
+
+def test_a_transformer_that_returns_another_size_is_watched(tmp_path):
+    watch, trainer = make_watch(), make_trainer()
+    trainer.model.stn = lambda x: Tensor(np.repeat(x.data, 2, axis=2))
+    train(watch, trainer)
+    watch.save(tmp_path / "watch.npz")
+    read = viz.Watch.read(tmp_path / "watch.npz")
+    np.testing.assert_array_equal(read.moments["warped"][-1], np.repeat(watch.images, 2, axis=2))
+    np.testing.assert_allclose(read.means["images"][-1], np.repeat(watch.distorted[0], 2, axis=1), rtol=1e-6)  # float32
+    png(viz.mean_images(read))
 
 
 def test_watch_looks_with_the_averaged_weights_and_in_the_normalisation_of_the_training():
@@ -213,6 +224,7 @@ def test_a_training_that_was_interrupted_is_watched_as_if_it_had_not_been(traine
     read = viz.Watch.read(path)
     assert_same(read, trained)
     np.testing.assert_array_equal(read.images, trained.images)
+    np.testing.assert_array_equal(read.distorted[1], trained.distorted[1])
     np.testing.assert_array_equal(read.undistorted[1], trained.undistorted[1])
     assert [file.name for file in tmp_path.iterdir()] == ["watch.npz"]
 
@@ -223,7 +235,7 @@ def test_going_back_replaces_what_came_after(trained):
     trainer.epoch, trainer.step, trainer.model.learned = 0, 8, 0.5
     watch.record(trainer)
     assert watch.moments["step"] == [0, 1, 8]
-    assert watch.means["step"] == [-1, 8]
+    assert watch.means["step"] == [8]
     assert watch.moments["lines"][-1][0, 0, 0, 0, 0] == -0.5 + 0.5 * WIDTH / 2
 
 
@@ -296,11 +308,11 @@ def test_a_grid_that_is_far_away_does_not_shrink_the_picture(trained):
 def test_mean_images(trained):
     figure = viz.mean_images(trained, data="drawn digits")
     cells = np.array(figure.axes).reshape(5, 3)  # as they come, three moments, undistorted
-    for row, means in zip(cells, [*trained.means["images"], trained.undistorted[0]], strict=True):
+    for row, means in zip(cells, [trained.distorted[0], *trained.means["images"], trained.undistorted[0]], strict=True):
         for axes, image in zip(row, means, strict=True):
             np.testing.assert_allclose(axes.images[0].get_array(), image / means.max(), rtol=1e-6)  # float32
     shown = texts(figure)
-    for sharpness in (*trained.means["sharpness"], trained.undistorted[1]):
+    for sharpness in (trained.distorted[1], *trained.means["sharpness"], trained.undistorted[1]):
         assert f"{100 * sharpness.mean():.1f} %" in shown
     assert [axes.get_ylabel() for axes in cells[:, 0]] == [
         "as they come",
@@ -310,7 +322,7 @@ def test_mean_images(trained):
         "never\ndistorted",
     ]
     png(figure)
-    assert len(viz.mean_images(trained, moments=[3]).axes) == 9
+    assert len(viz.mean_images(trained, moments=[2]).axes) == 9
 
 
 def test_warp_animation(trained, tmp_path):

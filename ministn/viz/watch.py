@@ -58,10 +58,9 @@ class Watch:
         (float32, (D, V, 2 (CELLS + 1), P, 2)), the lines of the `sampling_grid` over the input.
     means : dict of lists
         For each moment ``step``, ``epoch``, ``images`` (float32 from 0 to 1, (C, H', W')) and ``sharpness`` (C,), see
-        `class_means`, measured by the energies of the undistorted digits, or else of the crowd as it comes. The first
-        entry, at step -1, is of that crowd, before any transformer.
-    undistorted : tuple of arrays or None
-        `class_means` of the undistorted digits.
+        `class_means`, measured by the energies of the undistorted digits, or else of the crowd as it comes.
+    distorted, undistorted : tuple of arrays or None
+        `class_means` of the crowd as it comes, before any transformer, and of the undistorted digits.
     """
 
     def __init__(
@@ -95,12 +94,11 @@ class Watch:
         self._means_due = {round(total_steps * part) for part in mean_moments}
         self.moments: dict[str, list[Any]] = {"step": [], "epoch": [], "warped": [], "lines": []}
         self.means: dict[str, list[Any]] = {"step": [], "epoch": [], "images": [], "sharpness": []}
-        self.undistorted = None
+        self.distorted = self.undistorted = None
         self._saved = False
         if crowd is not None:
             self._energies = edge_energy((crowd if undistorted is None else undistorted) / np.float32(255))
-            before, sharpness = class_means(crowd / np.float32(255), crowd_labels, self._energies)
-            _append(self.means, step=-1, epoch=0.0, images=before, sharpness=sharpness)
+            self.distorted = class_means(crowd / np.float32(255), crowd_labels, self._energies)
         if undistorted is not None:
             self.undistorted = class_means(undistorted / np.float32(255), crowd_labels)
 
@@ -168,8 +166,9 @@ class Watch:
         }
         for name, table in (("moments", self.moments), ("means", self.means)):
             arrays |= {f"{name}.{key}": np.array(values) for key, values in table.items()}
-        if self.undistorted is not None:
-            arrays["undistorted.images"], arrays["undistorted.sharpness"] = self.undistorted
+        for name in ("distorted", "undistorted"):
+            if (pair := getattr(self, name)) is not None:
+                arrays[f"{name}.images"], arrays[f"{name}.sharpness"] = pair
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
         write_atomically(path, content.getvalue())
@@ -187,7 +186,7 @@ class Watch:
         if other.total_steps != self.total_steps or not np.array_equal(other.images, self.images):
             raise ValueError(f"{path}: watched other digits, or a training of another length")
         self.moments = other.moments
-        if self.crowd is not None and other.means["step"]:
+        if self.crowd is not None:
             self.means = other.means
 
     @classmethod
@@ -207,8 +206,9 @@ class Watch:
                     for key in table:
                         column = file[f"{name}.{key}"]
                         table[key] = list(column) if column.ndim > 1 else column.tolist()
-                if "undistorted.images" in file:
-                    watch.undistorted = file["undistorted.images"], file["undistorted.sharpness"]
+                for name in ("distorted", "undistorted"):
+                    if f"{name}.images" in file:
+                        setattr(watch, name, (file[f"{name}.images"], file[f"{name}.sharpness"]))
         except (EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path}: not the file of a Watch ({error})") from error
         return watch

@@ -83,10 +83,10 @@ def mean_images(watch: Watch, *, data: str = "", moments: Sequence[int] | None =
         Which of the recorded means to show; all by default.
     """
     means = watch.means
-    if not means["step"]:
+    if watch.distorted is None:
         raise ValueError("mean_images: expected a watch with a crowd, got one without")
-    chosen = range(1, len(means["step"])) if moments is None else moments
-    rows = [("as they come", means["images"][0], means["sharpness"][0])]
+    chosen = range(len(means["step"])) if moments is None else moments
+    rows = [("as they come", *watch.distorted)]
     rows += [(f"after\n{_after(means['epoch'][i])}", means["images"][i], means["sharpness"][i]) for i in chosen]
     if watch.undistorted is not None:
         rows.append(("never\ndistorted", *watch.undistorted))
