@@ -863,7 +863,8 @@ def render(results: Path, page: Path) -> str:
     runs, left_out = [], 0
     for path in sorted(results.glob("*.json")):
         run = read_json(path)
-        assert run is not None
+        if run is None or not {*SETTINGS, "test_error_percent", "test_images"} <= run.keys():
+            raise UsageError(f"{path} is not the result of a run")
         if run["quick"] or run["digits"] != "mnist" or run["test_images"] != 10_000:
             left_out += 1
         else:
@@ -1105,7 +1106,10 @@ def main(arguments: list[str] | None = None) -> int:
                 dataset = load_digits(options.digits, options.data_dir, options.quick)  # before many runs miss it
                 print(dataset.describe())
             code = Program(tasks, options).work()
-        if options.render and code == FINISHED:
+            if options.render and any(task.state != "finished" for task in tasks):
+                print("not all runs are finished: nothing rendered", file=sys.stderr)
+                options.render = False
+        if options.render:
             print(render(options.results, options.page))
             if copied := copy_pictures(options.out, options.recipe, options.page.parent / "images" / "table1"):
                 print(copied)

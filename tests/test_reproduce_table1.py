@@ -323,9 +323,10 @@ def test_a_run_that_starts_when_the_program_has_been_stopped(table1, tmp_path):
 
 def test_a_run_that_another_program_has(table1, here, capsys):
     with table1.locked(Path("runs/table1/modern-FCN-R-0-quick")):
-        assert here([*FCN, "--seeds", "0,1"]) == 0
+        assert here([*FCN, "--seeds", "0,1", "--render"]) == 0
         err = capsys.readouterr().err
         assert "elsewhere  modern-FCN-R-0-quick: another program is at" in err
+        assert "not all runs are finished: nothing rendered" in err
         assert here([*FCN, "--force"]) == 2
         assert "another program is at" in capsys.readouterr().err
     assert [path.name for path in Path("runs/table1/results").iterdir()] == ["modern-FCN-R-1-quick.json"]
@@ -573,6 +574,12 @@ def test_only_seed_0_of_networks_with_a_transformer_is_watched(table1, tmp_path,
 def test_tables_that_cannot_be_made(table1, capsys):
     assert render(table1) == 2
     assert "results has no finished run on MNIST" in capsys.readouterr().err
+    other = Path("results/other.json")
+    other.parent.mkdir(parents=True, exist_ok=True)
+    other.write_text('{"quick": false}')
+    assert render(table1) == 2
+    assert "other.json is not the result of a run" in capsys.readouterr().err
+    other.unlink()
     write_result(table1, "FCN", None, "R", 0, 1.5)
     Path("page.md").write_text("no markers")
     assert render(table1) == 2

@@ -20,11 +20,24 @@ class _Loss(Module):
 
 
 class CrossEntropyLoss(_Loss):
-    """-log softmax(logits)[label]; `reduction` is "mean" (default), "sum" or "none", over the batch."""
+    """-log softmax(logits)[label]; `reduction` is "mean" (default), "sum" or "none", over the batch.
+
+    Parameters
+    ----------
+    label_smoothing : float, by keyword
+        From 0 to 1; see `ministn.functional.cross_entropy`.
+    """
+
+    def __init__(self, reduction: str = "mean", *, label_smoothing: float = 0.0) -> None:
+        super().__init__(reduction)
+        self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, labels: Any) -> Tensor:
         """Logits (N, K) and integer labels (N,) to a scalar, or (N,) with ``reduction="none"``."""
-        return F.cross_entropy(logits, labels, reduction=self.reduction)
+        return F.cross_entropy(logits, labels, self.reduction, self.label_smoothing)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, label_smoothing={self.label_smoothing}"
 
 
 class NLLLoss(_Loss):

@@ -94,6 +94,7 @@ def test_dropout_of_everything(name):
 
 LOSSES = {
     "cross entropy": lambda m, **options: m.CrossEntropyLoss(**options),
+    "smoothed cross entropy": lambda m, **options: m.CrossEntropyLoss(label_smoothing=0.3, **options),
     "nll": lambda m, **options: m.NLLLoss(**options),
     "mse": lambda m, **options: m.MSELoss(**options),
     "hinge": lambda m, **options: m.MultiMarginLoss(**options),
