@@ -297,6 +297,38 @@ def test_calibrate_projection(tmp_path, capsys):
     assert (tmp_path / "projection_sigma.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_undo_rotation(tmp_path, capsys):
+    import undo_rotation
+
+    before = get_num_threads()
+    try:
+        undo_rotation.main(["--quick", "--folder", str(tmp_path)])
+    finally:
+        set_num_threads(before)
+    out = capsys.readouterr().out
+    plain, smoothed = json.loads((tmp_path / "undo_rotation.json").read_text())["results"]
+    assert (plain["label_smoothing"], smoothed["label_smoothing"]) == (0, 0.1)
+    assert plain["slope"] != smoothed["slope"]
+    assert len(plain["turned"]) == len(plain["undone"]) > 0
+    assert plain["turned"] == smoothed["turned"]  # the same digits
+    assert f"smoothing 0.1, epoch 1: slope {smoothed['slope'][0]:.2f}, test error " in out
+    assert (tmp_path / "undo_rotation.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_angles_by_which_grids_are_turned():
+    from undo_rotation import angles, slopes
+
+    turned = np.linspace(-80, 80, 9)
+    c, s = np.cos(np.radians(turned)), np.sin(np.radians(turned))
+    scaled = 0.7 * np.stack([np.stack([c, -s, 0 * c], axis=-1), np.stack([s, c, 0 * c], axis=-1)], axis=1)
+    np.testing.assert_allclose(angles(scaled), turned, rtol=1e-12, atol=1e-12)  # rounding of sines
+    # A stretch before the rotation does not turn its grid, since the rotation is the nearest one.
+    np.testing.assert_allclose(angles(scaled @ np.diag([2.0, 0.5, 1.0])), turned, rtol=1e-12, atol=1e-12)
+    undone = np.concatenate([0.5 * turned + 3, -2 * turned])
+    found = slopes(np.tile(turned, 2), undone, np.repeat([4, 7], len(turned)))
+    np.testing.assert_allclose(found, [0.5, -2], rtol=1e-12)
+
+
 def test_the_sigma_of_the_papers_error():
     from calibrate_projection import as_hard_as_the_papers
 
