@@ -4,9 +4,9 @@
     python examples/reproduce_table1.py --all --seeds 0,1,2 --jobs 2                     # all of it, two at a time
     python examples/reproduce_table1.py --all --recipe paper                             # as in 2015: weeks on a CPU
     python examples/reproduce_table1.py --all --quick                                    # minutes, to see it work
-    python examples/reproduce_table1.py --render                                         # the tables of the docs
+    python examples/reproduce_table1.py --render                                         # tables of what is finished
 
-A run is one cell with one seed. It has a folder below --out with its checkpoint, weights and log, and when it is done a
+A run is one cell with one seed. It has a folder in --out with its checkpoint, weights and log, and when it is done a
 file in --results with everything that is known about it; a network with a transformer and seed 0 leaves pictures of how
 it learned in the folder, too. Start the same command again after Ctrl-C, a crash or a power cut: what is finished is
 skipped, what is not goes on from its last checkpoint, to the same bits. Several of these programs may share the
@@ -1051,7 +1051,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--threads", type=at_least_one, help="of each run (the processors, shared out among the jobs)")
     add("--executor", metavar="MODULE:CALLABLE", help="gives the executor that the runs are handed to, see above")
     add("--out", type=path, default=Path("runs/table1"), help="the folders of the runs (runs/table1)")
-    add("--results", type=path, help="a file for each finished run (docs/results/table1; with --quick below --out)")
+    add("--results", type=path, help="a file for each finished run (results in --out)")
     add("--force", action="store_true", help="train anew what is finished or begun")
     add("--quick", action="store_true", help="a part of the data, few epochs, small networks: to see it work")
     add("--digits", choices=["mnist", "strokes"], default="mnist", help="strokes: digits that the package draws")
@@ -1061,7 +1061,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         action="store_true",
         help="write the tables of --results and copy pictures from --out, once all runs are finished",
     )
-    add("--page", type=path, default=Path("docs/distorted_mnist_results.md"), help="that --render writes into")
+    add("--page", type=path, help="that --render writes into (the name of --results, with .md)")
     add("--one", type=path, help=argparse.SUPPRESS)  # what a worker is called with: the folder of a run ...
     add("--settings", help=argparse.SUPPRESS)  # ... the run ...
     add("--stop", type=path, help=argparse.SUPPRESS)  # ... and the file that asks it to end
@@ -1070,7 +1070,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options.data = list(dict.fromkeys(options.data or SETS))
     options.transform = options.transform or list(TRANSFORMS)
     options.seeds = list(dict.fromkeys(options.seeds or [0]))
-    options.results = options.results or (options.out / "results" if options.quick else Path("docs/results/table1"))
+    options.results = options.results or options.out / "results"
+    options.page = options.page or options.results.with_name(f"{options.results.name}.md")
     if not (options.all or options.model or options.render or options.one):
         parser.error("which networks? --all, or --model and a list")
     if options.all and options.model:
