@@ -1,6 +1,6 @@
 """Does the transformer turn digits upright? With plain labels hardly, with smoothed ones it does.
 
-    python examples/benchmarks/undo_rotation.py --threads 1        # ten minutes
+    python examples/benchmarks/undo_rotation.py --threads 1        # twenty minutes
     python examples/benchmarks/undo_rotation.py --quick            # does it run?
     python examples/benchmarks/undo_rotation.py --folder F --plot  # draws what is in F/undo_rotation.json
 
@@ -89,6 +89,7 @@ def train(dataset: data.ImageDataset, smoothing: float, changes: dict[str, Any])
 
 def picture(result: dict[str, Any]) -> Any:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     rows = result["results"]
     figure = Figure(figsize=(9, 3.6), layout="constrained", dpi=150)
@@ -106,6 +107,7 @@ def picture(result: dict[str, Any]) -> Any:
         axes.title.set_fontsize("small")
     scatters[0].set_ylabel("grid turned by, degrees")
     left.set(xlabel="epoch", ylabel="part of a turn that is undone", ylim=(min(0, *left.get_ylim()), 1))
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.grid(alpha=0.25)
     left.legend(fontsize="small", loc="upper left")
     figure.suptitle(f"Does the transformer turn digits upright? {MODEL} {TRANSFORM} on {SET}, {result['data']}")
