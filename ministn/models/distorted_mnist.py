@@ -21,8 +21,8 @@ the image at half the size in which the transformer returns it):
 | ST-CNN tps | 87 (393,224) | 87 (399,224) | 84 (399,718) |
 
 What the paper describes cannot be on RTS: 42 pixels, averaged to 21, leave 13 after the first convolution and 6 after
-the pooling; the second convolution needs 7. So the transformer returns 56 x 56 pixels there, and the classifier sees 28 x
-28, as on R, P and E.
+the pooling; the second convolution needs 7. So the transformer returns 56 x 56 pixels there, and the classifier sees
+28 x 28, as on R, P and E.
 
 References
 ----------
