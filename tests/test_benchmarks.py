@@ -258,14 +258,17 @@ def test_growth(tmp_path):
     assert (row["panel"], row["position"], row["images"]) == ("channels", 4, 64)
 
 
-def test_distortions(tmp_path, capsys):
+@pytest.fixture
+def same_threads_afterwards():
+    before = get_num_threads()
+    yield
+    set_num_threads(before)
+
+
+def test_distortions(tmp_path, capsys, same_threads_afterwards):
     import distortions
 
-    before = get_num_threads()
-    try:
-        distortions.main([*QUICK, "--only", "TC", "--model", "FCN", "--batch-size", "100", "--folder", str(tmp_path)])
-    finally:
-        set_num_threads(before)
+    distortions.main([*QUICK, "--only", "TC", "--model", "FCN", "--batch-size", "100", "--folder", str(tmp_path)])
     content = json.loads((tmp_path / "distortions.json").read_text())
     (row,) = content["results"]
     assert (row["set"], row["model"], row["batch_size"], row["threads"]) == ("TC", "FCN", 100, 1)
@@ -274,14 +277,10 @@ def test_distortions(tmp_path, capsys):
     assert f"| {row['distorted_images_per_second']:,.0f} " in capsys.readouterr().out
 
 
-def test_calibrate_projection(tmp_path, capsys):
+def test_calibrate_projection(tmp_path, capsys, same_threads_afterwards):
     import calibrate_projection
 
-    before = get_num_threads()
-    try:
-        calibrate_projection.main(["--quick", "--folder", str(tmp_path)])
-    finally:
-        set_num_threads(before)
+    calibrate_projection.main(["--quick", "--folder", str(tmp_path)])
     out = capsys.readouterr().out
     result = json.loads((tmp_path / "projection_sigma.json").read_text())
     rows = result["results"]
@@ -297,14 +296,10 @@ def test_calibrate_projection(tmp_path, capsys):
     assert (tmp_path / "projection_sigma.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_undo_rotation(tmp_path, capsys):
+def test_undo_rotation(tmp_path, capsys, same_threads_afterwards):
     import undo_rotation
 
-    before = get_num_threads()
-    try:
-        undo_rotation.main(["--quick", "--folder", str(tmp_path)])
-    finally:
-        set_num_threads(before)
+    undo_rotation.main(["--quick", "--folder", str(tmp_path)])
     out = capsys.readouterr().out
     plain, smoothed = json.loads((tmp_path / "undo_rotation.json").read_text())["results"]
     assert (plain["label_smoothing"], smoothed["label_smoothing"]) == (0, 0.1)

@@ -16,7 +16,6 @@ projection_sigma.png to the folder.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import shlex
@@ -164,13 +163,7 @@ def picture(result: dict[str, Any]) -> Any:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1, help="the figures do not depend on it (1)")
-    parser.add_argument("--folder", type=Path, default=Path("."), help="for the JSON file and the picture")
-    parser.add_argument("--data-dir", type=Path, help="a folder with the MNIST files")
-    parser.add_argument("--plot", action="store_true", help="only draw what the JSON file in the folder says")
-    parser.add_argument("--quick", action="store_true", help="few drawn digits, one epoch: does it run?")
-    args = parser.parse_args(argv)
+    args = side_by_side.training_parser(__doc__).parse_args(argv)
     args.folder.mkdir(parents=True, exist_ok=True)
     path = args.folder / "projection_sigma.json"
     if not args.plot:

@@ -15,6 +15,7 @@ takes the sides' times in turn. What makes the comparison fair:
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.metadata
 import importlib.util
@@ -373,8 +374,6 @@ def environment(threads: Iterable[int], fma: bool = False) -> dict[str, Any]:
 
 def parser(description: str | None) -> Any:
     """The command line that all the scripts have."""
-    import argparse
-
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = sorted({1, min(2, os.cpu_count() or 1)})
     parser.add_argument("--threads", type=int, nargs="+", default=default, help="numbers of threads, one after another")
@@ -404,6 +403,17 @@ def run(arguments: Any, cases: list[Case], title: str, turn: float = 0.03) -> li
     if arguments.quick:
         rounds, turn, chosen = 2, 0.002, [case for case in chosen if case.flop < 1e9]
     return race(chosen, arguments.threads, rounds, turn, title)
+
+
+def training_parser(description: str | None) -> argparse.ArgumentParser:
+    """The options of a benchmark that trains, and draws what it has found."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1, help="the figures do not depend on it (1)")
+    parser.add_argument("--folder", type=Path, default=Path("."), help="for the JSON file and the picture")
+    parser.add_argument("--data-dir", type=Path, help="a folder with the MNIST files")
+    parser.add_argument("--plot", action="store_true", help="only draw what the JSON file in the folder says")
+    parser.add_argument("--quick", action="store_true", help="few drawn digits, one epoch: does it run?")
+    return parser
 
 
 def describe(setting: dict[str, Any]) -> str:

@@ -4,21 +4,20 @@
     python examples/benchmarks/undo_rotation.py --quick            # does it run?
     python examples/benchmarks/undo_rotation.py --folder F --plot  # draws what is in F/undo_rotation.json
 
-A spatial transformer learns from the classifier's loss alone. Once the classifier reads turned digits as they are, that
-loss has next to no gradient left, and nobody asks the transformer to turn them back. With smoothed labels (Szegedy et
+A spatial transformer learns from the classifier's loss alone. A likely reason why it leaves digits turned: once the
+classifier reads them as they are, that loss has next to no gradient left. With smoothed labels (Szegedy et
 al. 2016, arXiv:1512.00567, section 7) the loss is least at certain finite scores, so that it keeps asking for images
 that give just those: for digits of a class to look alike.
 
-Here the ST-CNN of Table 1 with an affine transformer is trained on RTS, both ways, all else equal. Test digits are
-turned by known angles a, and the angle b by which theta turns the sampling grid is read off its matrix. In each class,
-b = slope * a + constant is fitted: with slope 1 the transformer undoes every turn, with slope 0 none. Prints the slopes
-(the median over the classes) and errors after each epoch, and writes undo_rotation.json and undo_rotation.png to the
-folder.
+Here the ST-CNN of Table 1 with an affine transformer (Jaderberg et al. 2015, arXiv:1506.02025) is trained on RTS, both
+ways, all else equal. Test digits are turned by known angles a, and the angle b by which theta turns the sampling grid
+is read off its matrix. In each class, b = slope * a + constant is fitted: with slope 1 the transformer undoes every
+turn, with slope 0 none. Prints the slopes (the median over the classes) and errors after each epoch, and writes
+undo_rotation.json and undo_rotation.png to the folder.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import sys
@@ -115,13 +114,8 @@ def picture(result: dict[str, Any]) -> Any:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--threads", type=int, default=1, help="the figures do not depend on it (1)")
-    parser.add_argument("--folder", type=Path, default=Path("."), help="for the JSON file and the picture")
-    parser.add_argument("--data-dir", type=Path, help="a folder with the MNIST files")
-    parser.add_argument("--plot", action="store_true", help="only draw what the JSON file in the folder says")
-    parser.add_argument("--quick", action="store_true", help="few drawn digits, one epoch: does it run?")
+    parser = side_by_side.training_parser(__doc__)
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"of each of the two trainings ({EPOCHS})")
     args = parser.parse_args(argv)
     args.folder.mkdir(parents=True, exist_ok=True)
     path = args.folder / "undo_rotation.json"
