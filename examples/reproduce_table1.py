@@ -237,7 +237,7 @@ def load_digits(digits: str, data_dir: Path | None, quick: bool) -> data.ImageDa
     return dataset
 
 
-def build(run: Run, dataset: data.ImageDataset) -> training.Trainer:
+def build(run: Run, dataset: data.ImageDataset, device: str = "cpu", capture: bool = False) -> training.Trainer:
     """The network, distorted digits in batches, the optimiser and the schedule of a run."""
     ministn.manual_seed(run.seed)
     recipe = run.recipe
@@ -252,8 +252,8 @@ def build(run: Run, dataset: data.ImageDataset) -> training.Trainer:
         localisation_batch_norm=recipe.localisation_batch_norm,
         width_multiple=recipe.width_multiple,
         first_filters=recipe.first_filters or None,
-    )
-    scaling = {"mean": recipe.pixel_mean, "std": recipe.pixel_std}
+    ).to(device)
+    loading: dict[str, Any] = {"mean": recipe.pixel_mean, "std": recipe.pixel_std, "device": device}
     train_loader = data.DataLoader(
         dataset.train_images,
         dataset.train_labels,
@@ -261,10 +261,10 @@ def build(run: Run, dataset: data.ImageDataset) -> training.Trainer:
         seed=run.seed,
         drop_last=recipe.drop_last,
         augment=distortion,  # other distortions in each epoch
-        **scaling,
+        **loading,
     )
     test_images = data.distorted_test_set(dataset.test_images, distortion, TEST_SEED)
-    test_loader = data.DataLoader(test_images, dataset.test_labels, 500, shuffle=False, **scaling)
+    test_loader = data.DataLoader(test_images, dataset.test_labels, 500, shuffle=False, **loading)
 
     groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
     if run.transform is not None:
@@ -286,6 +286,7 @@ def build(run: Run, dataset: data.ImageDataset) -> training.Trainer:
         train_loader,
         test_loader,
         schedule,
+        capture,
         loss=functools.partial(F.nll_loss, label_smoothing=recipe.label_smoothing),
         average=optim.ExponentialMovingAverage(model, recipe.average_decay) if recipe.average_decay else None,
     )
@@ -338,12 +339,24 @@ class Training:
         With the MNIST files.
     stop : Path, optional
         Once there is such a file, the training saves and ends.
+    device : {"cpu", "gpu"}
+        Where the network is. A run may go on elsewhere, to other roundings.
+    capture : bool
+        On the GPU: launch forward and backward pass as one recorded CUDA graph.
     """
 
     def __init__(
-        self, run: Run, folder: Path, threads: int, data_dir: Path | None = None, stop: Path | None = None
+        self,
+        run: Run,
+        folder: Path,
+        threads: int,
+        data_dir: Path | None = None,
+        stop: Path | None = None,
+        device: str = "cpu",
+        capture: bool = False,
     ) -> None:
         self.run, self.folder, self.data_dir, self.stop = run, folder, data_dir, stop
+        self.device, self.capture = device, capture
         self.checkpoint, self.result = folder / CHECKPOINT, folder / "result.json"
         with contextlib.suppress(ValueError):  # there are fewer processors; results do not depend on the number
             ministn.set_num_threads(threads)
@@ -371,7 +384,7 @@ class Training:
     def train(self) -> None:
         self.show("loading")
         dataset = load_digits(self.run.digits, self.data_dir, self.run.quick)
-        self.trainer = trainer = build(self.run, dataset)
+        self.trainer = trainer = build(self.run, dataset, self.device, self.capture)
         self.show("compiling")
         compile_kernels(trainer)
         self.watch = make_watch(self.run, dataset, trainer) if self.run.transform and self.run.seed == 0 else None
@@ -382,7 +395,7 @@ class Training:
             self.sessions = saved.extra["sessions"]
             if self.watch is not None and (self.folder / WATCH).exists():
                 self.watch.resume(self.folder / WATCH)
-        self.sessions.append(session())
+        self.sessions.append(session(self.device, self.capture))
         self.started, self.cpu_started = time.perf_counter(), time.process_time()
         self.first_step, self.last_look = self.steps(), 0.0
         self.last_checkpoint = self.started
@@ -478,11 +491,13 @@ class Training:
         }
 
 
-def session() -> dict[str, Any]:
+def session(device: str, capture: bool) -> dict[str, Any]:
     """Where and with which code a run is trained from now on."""
+    on_gpu = {"gpu": ministn.backend.gpu_name(), "capture": capture} if device == "gpu" else {}
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "threads": ministn.get_num_threads(),
+        **on_gpu,
         **code_version(),
         "environment": records.environment(),
     }
@@ -572,7 +587,8 @@ def train_one(options: argparse.Namespace) -> int:
         print(time.strftime("%Y-%m-%d %H:%M:%S"), run.name, flush=True)
         try:
             threads = options.threads or max(ministn.get_num_threads() // options.jobs, 1)
-            Training(run, folder, threads, options.data_dir, options.stop).finish(options.results)
+            where = {"device": options.device, "capture": options.capture}
+            Training(run, folder, threads, options.data_dir, options.stop, **where).finish(options.results)
         except BusyError as error:
             print(error)
             return BUSY
@@ -659,6 +675,7 @@ class Program:
         command += ["--jobs", str(options.jobs), "--stop", os.path.abspath(self.stop_file)]
         command += ["--threads", str(options.threads)] if options.threads else []
         command += ["--data-dir", os.path.abspath(options.data_dir)] if options.data_dir else []
+        command += ["--device", options.device, *["--capture"] * options.capture]
         return command
 
     def look(self, tasks: list[Task]) -> None:
@@ -1048,6 +1065,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--set", type=change, action="append", default=[], metavar="NAME=VALUE", help="another number of the recipe")
     add("--jobs", type=at_least_one, default=1, help="runs at a time (1)")
     add("--threads", type=at_least_one, help="of each run (the processors, shared out among the jobs)")
+    add(
+        "--device",
+        choices=["cpu", "gpu"],
+        default="cpu",
+        help="where the networks are; distortions are the CPU's (cpu)",
+    )
+    add(
+        "--capture", action="store_true", help="on the gpu: launch forward and backward pass as one recorded CUDA graph"
+    )
     add("--executor", metavar="MODULE:CALLABLE", help="gives the executor that the runs are handed to, see above")
     add("--out", type=path, default=Path("runs/table1"), help="the folders of the runs (runs/table1)")
     add("--results", type=path, help="a file for each finished run (results in --out)")
@@ -1100,6 +1126,8 @@ def main(arguments: list[str] | None = None) -> int:
         return train_one(options)
     try:
         code = FINISHED
+        if options.device == "gpu" and options.executor is None:  # whose workers may have what this machine has not
+            ministn.backend.gpu_name()
         if options.all or options.model:
             tasks = plan(options)
             if any(task.state != "finished" for task in tasks):
@@ -1113,7 +1141,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(render(options.results, options.page))
             if copied := copy_pictures(options.out, options.recipe, options.page.parent / "images" / "table1"):
                 print(copied)
-    except (UsageError, BusyError, data.DataError) as error:
+    except (UsageError, BusyError, data.DataError, ministn.DeviceError) as error:
         print(f"reproduce_table1: {error}", file=sys.stderr)
         return USAGE
     except OSError as error:

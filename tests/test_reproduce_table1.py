@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import csv
 import importlib.util
 import io
@@ -18,9 +19,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+from implementations import real_cupy, stand_in
 
 import ministn
-from ministn import records
+from ministn import records, viz
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "reproduce_table1.py"
 SMALL = ["--quick", "--digits", "strokes", "--threads", "1"]
@@ -249,6 +251,39 @@ def test_compiling_leaves_no_trace(table1):
         np.testing.assert_array_equal(tensor.data, other.model.state_dict()[name].data)
     assert all(parameter.grad is None for parameter in one.model.parameters())
     assert one.train_loader.epoch == 0
+
+
+@pytest.mark.parametrize("capture", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kernels", ["stand-in", pytest.param("gpu", marks=pytest.mark.gpu)])
+def test_a_run_on_the_gpu(table1, here, monkeypatch, kernels, capture):
+    """Learns as on the CPU, and is watched there."""
+    on_gpu = contextlib.nullcontext(real_cupy()) if kernels == "gpu" else stand_in()
+    monkeypatch.setattr(table1, "QUICK_TRAIN", 48)
+    monkeypatch.setattr(table1, "QUICK_TEST", 100)  # with digits of every class
+    of_run = ["--model", "ST-FCN", "--transform", "affine", "--data", "R", *SMALL, "--budget", "2"]
+    of_run += ["--set", "batch_size=16", "--set", "parameters=60000", "--set", "dropout=0.0"]
+    assert here([*of_run, "--out", "cpu"]) == 0
+    with on_gpu:
+        assert here([*of_run, "--out", "gpu", "--device", "gpu", *["--capture"] * capture]) == 0
+    name = "modern-ST-FCN-affine-R-0-quick"
+    cpu, gpu = (result_of(name, f"{device}/results") for device in ("cpu", "gpu"))
+    np.testing.assert_allclose(gpu["history"]["train_loss"], cpu["history"]["train_loss"], rtol=1e-4)  # of 6 steps
+    assert gpu["test_images_sha256"] == cpu["test_images_sha256"]
+    assert gpu["sessions"][0]["gpu"]
+    assert gpu["sessions"][0]["capture"] is capture
+    assert "gpu" not in cpu["sessions"][0]
+    watched = [viz.Watch.read(Path(device, name, "watch.npz")) for device in ("cpu", "gpu")]
+    assert watched[0].moments["step"] == watched[1].moments["step"]
+    np.testing.assert_allclose(watched[1].moments["lines"], watched[0].moments["lines"], atol=0.01)  # of a pixel
+
+
+def test_a_gpu_that_is_not_there(table1, capsys, monkeypatch):
+    def none():
+        raise ministn.DeviceError("CuPy finds no GPU")
+
+    monkeypatch.setattr(ministn.backend, "gpu_name", none)
+    assert table1.main([*FCN, "--device", "gpu"]) == 2
+    assert capsys.readouterr().err == "reproduce_table1: CuPy finds no GPU\n"
 
 
 def worker_command(table1, *arguments: str) -> list[str]:

@@ -21,7 +21,9 @@ def loaders(cpu_options, count=23, height=5, width=3):
     return [DataLoader(images, np.arange(count), device=device, **options) for device in ("cpu", "gpu")]
 
 
-@pytest.mark.parametrize("augment", [None, random_shift(2), random_shift(100), invert], ids=str)
+@pytest.mark.parametrize(
+    "augment", [None, random_shift(2), random_shift(100), invert], ids=["none", "shift 2", "shift 100", "invert"]
+)
 @pytest.mark.parametrize("options", [{}, {"shuffle": False}, {"drop_last": True}], ids=str)
 def test_batches_have_the_bits_of_the_cpu(library, augment, options):
     here, there = loaders({"augment": augment, **options})
