@@ -14,6 +14,7 @@ Prints a table and writes gpu.json to the folder.
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import importlib.util
 import statistics
 import sys
@@ -217,6 +218,8 @@ def device_facts() -> dict[str, Any]:
     """Name and versions, and the bandwidth of a copy in bytes read and written per second."""
     import cupy
 
+    from ministn import records
+
     properties = cupy.cuda.runtime.getDeviceProperties(0)
     source = cupy.zeros(DEVICE_COPY, cupy.uint8)
     target, seconds = cupy.empty_like(source), []
@@ -227,6 +230,8 @@ def device_facts() -> dict[str, Any]:
         cupy.cuda.Device().synchronize()
         seconds.append(time.perf_counter() - start)
     return {
+        **records.environment(),
+        "torch": importlib.metadata.version("torch") if torch_has_cuda() else None,
         "device": properties["name"].decode(),
         "compute_capability": f"{properties['major']}.{properties['minor']}",
         "cupy": cupy.__version__,
