@@ -28,11 +28,10 @@ def passed_under(sanitizer: str, *arguments: str) -> int:
     return int(re.search(r"(\d+) passed", outcome.output)[1])
 
 
-@pytest.mark.parametrize("sanitizer", ["address", "thread"])
-def test_a_case_of_each_family(sanitizer):
-    """`cases` reaches every kernel (test_families.py sees to that)."""
+def test_a_case_of_each_family():
+    """`cases` reaches every kernel (test_families.py sees to that); races are left to the slow tests."""
     cases = str(TESTS / "gpu" / "test_cases.py")
-    assert passed_under(sanitizer, cases, "-k", "float32 and random") >= 10
+    assert passed_under("address", cases, "-k", "float32 and random") >= 10
 
 
 @pytest.mark.slow

@@ -279,7 +279,10 @@ print(register_shape())
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names of x86 processors")
 @pytest.mark.parametrize(
     ("processor", "features", "registers"),
-    [("x86-64-v3", "+avx,+avx2,+fma", "(32, 16)"), ("x86-64", "+sse2", "(16, 16)")],
+    [
+        ("x86-64-v3", "+avx,+avx2,+fma", "(32, 16)"),
+        pytest.param("x86-64", "+sse2", "(16, 16)", marks=pytest.mark.slow),
+    ],
     ids=["AVX2", "without AVX"],
 )
 @pytest.mark.parametrize("code", [AGREE, SAMPLES_AGREE], ids=["convolution", "sampling"])
