@@ -13,6 +13,7 @@ from ministn.kernels.projective_grid import projective_grid
 from ministn.kernels.spatial_transform import spatial_transform
 from ministn.kernels.thin_plate_spline_grid import thin_plate_spline_grid
 from ministn.ops.activation import cos, exp, log, log_softmax, relu, sigmoid, sin, softmax, tanh, xlogx
+from ministn.ops.convolution import conv_transpose2d
 from ministn.ops.dropout import dropout, dropout2d
 from ministn.ops.linalg import inverse, matmul
 from ministn.ops.loss import cross_entropy, mse_loss, multi_margin_loss, nll_loss
@@ -26,6 +27,7 @@ __all__ = [
     "concatenate",
     "conv2d",
     "cos",
+    "conv_transpose2d",
     "cross_entropy",
     "dropout",
     "dropout2d",

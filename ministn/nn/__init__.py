@@ -3,7 +3,7 @@
 from ministn.nn import init, transforms, utils
 from ministn.nn.activation import ReLU, Sigmoid, Tanh
 from ministn.nn.container import Flatten, Parallel, Sequential
-from ministn.nn.convolution import Conv2d, CoordConv2d
+from ministn.nn.convolution import Conv2d, ConvTranspose2d, CoordConv2d
 from ministn.nn.coordinates import AddCoordinates
 from ministn.nn.dropout import Dropout, Dropout2d
 from ministn.nn.linear import Linear
@@ -20,6 +20,7 @@ __all__ = [
     "BatchNorm2d",
     "Conv2d",
     "CoordConv2d",
+    "ConvTranspose2d",
     "CrossEntropyLoss",
     "Dropout",
     "Dropout2d",

@@ -17,6 +17,11 @@ LAYERS = {
         lambda m: m.Conv2d(2, 5, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), bias=False),
         (3, 2, 11, 8),
     ),
+    "transposed conv": (lambda m: m.ConvTranspose2d(3, 4, 3, 2, 1, 1), (5, 3, 4, 6)),
+    "transposed conv, all options": (
+        lambda m: m.ConvTranspose2d(2, 5, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 4), bias=False),
+        (3, 2, 5, 8),
+    ),
     "max pool": (lambda m: m.MaxPool2d(2), (3, 2, 8, 7)),
     "max pool, all options": (lambda m: m.MaxPool2d((3, 2), stride=2, padding=1, ceil_mode=True), (3, 2, 9, 6)),
     "avg pool": (lambda m: m.AvgPool2d(2), (3, 2, 8, 7)),
