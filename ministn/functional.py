@@ -16,7 +16,7 @@ from ministn.ops.activation import cos, exp, log, log_softmax, relu, sigmoid, si
 from ministn.ops.convolution import conv_transpose2d
 from ministn.ops.dropout import dropout, dropout2d
 from ministn.ops.linalg import inverse, matmul
-from ministn.ops.loss import cross_entropy, mse_loss, multi_margin_loss, nll_loss
+from ministn.ops.loss import binary_cross_entropy_with_logits, cross_entropy, mse_loss, multi_margin_loss, nll_loss
 from ministn.ops.normalization import batch_norm
 from ministn.ops.shape import concatenate, flatten
 
@@ -24,10 +24,11 @@ __all__ = [
     "affine_grid",
     "avg_pool2d",
     "batch_norm",
+    "binary_cross_entropy_with_logits",
     "concatenate",
     "conv2d",
-    "cos",
     "conv_transpose2d",
+    "cos",
     "cross_entropy",
     "dropout",
     "dropout2d",
