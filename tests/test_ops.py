@@ -499,7 +499,7 @@ BAD_CALLS = [
     (lambda: F.cross_entropy(X, [0, 1], reduction="avg"), ValueError, "cross_entropy: expected reduction 'mean'"),
     (lambda: F.multi_margin_loss(X, [0, 1], p=3), ValueError, "expected p to be 1 or 2, got 3"),
     (lambda: F.mse_loss(X, Z), ValueError, r"mse_loss: expected target of the input's shape \(2, 3\)"),
-    (lambda: F.binary_cross_entropy_with_logits(X, Z), ValueError, r"with_logits: expected target of the input's shape"),
+    (lambda: F.binary_cross_entropy_with_logits(X, Z), ValueError, "with_logits: expected target of the inp"),
     (lambda: F.linear(Z, X), ValueError, "linear: expected input"),
     (lambda: F.linear(X, Tensor(np.zeros((4, 2)))), ValueError, r"equal in_features, got \(2, 3\) and \(4, 2\)"),
     (lambda: F.linear(X, X, Tensor(np.zeros(3))), ValueError, r"linear: expected a bias of shape \(2,\)"),
