@@ -23,6 +23,7 @@ LAYERS = {
         (3, 2, 5, 8),
     ),
     "max pool": (lambda m: m.MaxPool2d(2), (3, 2, 8, 7)),
+    "max pool of the whole image": (lambda m: m.MaxPool2d((8, 7)), (3, 2, 8, 7)),
     "max pool, all options": (lambda m: m.MaxPool2d((3, 2), stride=2, padding=1, ceil_mode=True), (3, 2, 9, 6)),
     "avg pool": (lambda m: m.AvgPool2d(2), (3, 2, 8, 7)),
     "avg pool, all options": (
