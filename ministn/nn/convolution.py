@@ -39,8 +39,8 @@ class _Convolution2d(Module):
         self.stride = pair(name, "stride", stride, 1)
         self.padding = pair(name, "padding", padding, 0)
         self.dilation = pair(name, "dilation", dilation, 1)
-        channels = (in_channels, out_channels) if transposed else (out_channels, in_channels)
-        self.weight = Parameter(np.empty((*channels, *self.kernel_size), np.float32))
+        shape = (in_channels, out_channels) if transposed else (out_channels, in_channels)
+        self.weight = Parameter(np.empty((*shape, *self.kernel_size), np.float32))
         self.bias = Parameter(np.empty(out_channels, np.float32)) if bias else None
         bound = 1 / math.sqrt(init.fans(self.weight)[0])
         init.uniform_(self.weight, -bound, bound)
