@@ -11,31 +11,34 @@ a CoordConv is given them. Tasks, networks and what the paper leaves open: `mini
 `ministn.models.not_so_clevr`.
 
 A run is one task, layer, split and seed. It leaves a JSON file in --results; a run that has one is not trained again,
-so the same command goes on after a stop. Each task and split has a picture: places to train with and to test with,
-what the networks answered, and accuracy against the time that the processor spent on training.
+and one that was stopped goes on from its last checkpoint, at most a minute or an epoch before. Each task and split has
+a picture: places to train with and to test with, what the networks answered, and accuracy against the time that the
+processor spent on training.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import io
 import json
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduce_table1 import as_json, code_version
-from threadpoolctl import threadpool_limits
+from reproduce_table1 import as_json, code_version, compile_kernels, rounded
 from tqdm import tqdm
 
 import ministn
 import ministn.functional as F
-from ministn import Tensor, no_grad, optim, records
+from ministn import Tensor, no_grad, optim, records, training
+from ministn.data import DataLoader
 from ministn.data import not_so_clevr as data
 from ministn.models import not_so_clevr, not_so_clevr_model
 
@@ -48,7 +51,7 @@ class Recipe:
     batch_size: int
     lr: float
     l2: float  # the loss has l2 times the sum of the squares of the convolutions' weights
-    epochs_per_lr: int = 0  # after so many the learning rate falls to a tenth, up to four times; 0: never
+    epochs_per_lr: int = 0  # after so many the learning rate falls to a tenth; 0: never
     filter_size: int = 3
     multiple: int = 2
 
@@ -67,6 +70,7 @@ RECIPES = {
 QUICK = {"epochs": 2, "batch_size": 4}
 QUICK_CENTRES = 8  # to train with, and as many to test with
 TESTED_AT_ONCE = 64
+SECONDS_PER_CHECKPOINT = 60.0
 COLOURS = {"conv": "0.45", "coordconv": "tab:blue"}
 
 
@@ -95,9 +99,10 @@ def inputs(task: str, centres: np.ndarray) -> Tensor:
     return Tensor(seen.astype(np.float32))
 
 
-def loss(task: str, output: Tensor, centres: np.ndarray) -> Tensor:
+def loss(task: str, output: Tensor, labels: np.ndarray) -> Tensor:
     if task == "classification":
-        return F.cross_entropy(output, data.labels(centres))
+        return F.cross_entropy(output, labels)
+    centres = np.stack([labels % data.CANVAS, labels // data.CANVAS], axis=1)
     if task == "rendering":
         return F.binary_cross_entropy_with_logits(output, painted(centres).astype(np.float32))
     return F.mse_loss(output, data.normalised(centres))
@@ -134,8 +139,23 @@ def _pixels() -> np.ndarray:
 # --- one run ------------------------------------------------------------------------------------------------------
 
 
-def build(run: Run) -> tuple[Any, optim.Adam]:
-    """The network and its optimiser."""
+class CentreLoader(DataLoader):
+    """Batches of what the network sees, and of the centres' labels; all targets are made of labels."""
+
+    def __init__(self, run: Run, centres: np.ndarray) -> None:
+        super().__init__(data.one_hot(centres), data.labels(centres), run.recipe.batch_size, seed=run.seed)
+        self.task, self.centres = run.task, centres
+
+    def batches(self, start: int = 0) -> Iterator[tuple[Tensor, np.ndarray]]:
+        order = self.order(self.epoch)
+        for number in range(start, len(self)):
+            chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+            yield inputs(self.task, self.centres[chosen]), self.labels[chosen]
+        self.epoch += 1
+
+
+def build(run: Run, centres: np.ndarray) -> training.Trainer:
+    """The network and how it is trained. Nothing is in the trainer's test loader: `evaluate` knows more than it."""
     ministn.manual_seed(run.seed)
     recipe = run.recipe
     model = not_so_clevr_model(run.task, run.layer, run.split, recipe.filter_size, recipe.multiple)
@@ -143,18 +163,10 @@ def build(run: Run) -> tuple[Any, optim.Adam]:
     others = [parameter for parameter in model.parameters() if parameter.ndim != 4]
     # Adam's weight_decay adds weight_decay w to the gradient; the slope of l2 w^2 is 2 l2 w.
     groups = [{"params": kernels, "weight_decay": 2 * recipe.l2}, {"params": others}]
-    return model, optim.Adam(groups, lr=recipe.lr, betas=(0.9, 0.99))
-
-
-def step(run: Run, model: Any, optimizer: optim.Adam, centres: np.ndarray) -> float:
-    """One step; returns the loss, without the penalty."""
-    value = loss(run.task, model(inputs(run.task, centres)), centres)
-    if not np.isfinite(value.item()):
-        raise ArithmeticError(f"{run.name}: the loss is {value.item()}; try a smaller --lr")
-    optimizer.zero_grad()
-    value.backward()
-    optimizer.step()
-    return float(value.item())
+    optimizer = optim.Adam(groups, lr=recipe.lr, betas=(0.9, 0.99))
+    loader, nothing = CentreLoader(run, centres), CentreLoader(run, centres[:0])
+    schedule = optim.StepLR(optimizer, recipe.epochs_per_lr * len(loader), gamma=0.1) if recipe.epochs_per_lr else None
+    return training.Trainer(model, optimizer, loader, nothing, schedule, loss=functools.partial(loss, run.task))
 
 
 def evaluate(run: Run, model: Any, centres: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
@@ -167,7 +179,6 @@ def evaluate(run: Run, model: Any, centres: np.ndarray) -> tuple[dict[str, float
     with no_grad():
         parts = [centres[i : i + TESTED_AT_ONCE] for i in range(0, len(centres), TESTED_AT_ONCE)]
         output = np.concatenate([model(inputs(run.task, part)).numpy() for part in parts])
-    model.train()
     found = answers(run.task, output)
     scores = {"accuracy": float((np.rint(found) == centres).all(axis=1).mean())}
     if run.task == "rendering":
@@ -177,53 +188,59 @@ def evaluate(run: Run, model: Any, centres: np.ndarray) -> tuple[dict[str, float
     return scores, found
 
 
-def train(run: Run) -> dict[str, Any]:
-    """Train a run to its end; returns what its result is made of."""
+def train(run: Run, checkpoint: Path) -> dict[str, Any]:
+    """Train a run to its end, from its last checkpoint if there is one; returns what its result is made of."""
     centres, tested = data.split(run.split, run.counts)
     if run.quick:
         centres, tested = centres[:: len(centres) // QUICK_CENTRES], tested[:: len(tested) // QUICK_CENTRES]
-    recipe, size = run.recipe, run.recipe.batch_size
-    step(run, *build(run), centres[:size])  # compiles; the network that has made this step is not used any further
-    model, optimizer = build(run)
-    history: dict[str, list[float]] = {}
-    wall_seconds = cpu_seconds = 0.0
-    epochs = tqdm(range(recipe.epochs), desc=run.name, unit="epoch", disable=None)
-    for epoch in epochs:
-        if recipe.epochs_per_lr:
-            fallen = min(epoch // recipe.epochs_per_lr, 4)
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * 0.1**fallen
-        order = np.random.default_rng([run.seed, epoch]).permutation(len(centres))
-        start, cpu_start = time.perf_counter(), time.process_time()
-        losses = [step(run, model, optimizer, centres[order[i : i + size]]) for i in range(0, len(order), size)]
-        wall_seconds += time.perf_counter() - start
-        cpu_seconds += time.process_time() - cpu_start
-        scores, found = evaluate(run, model, tested)
-        spent = {"wall_seconds": wall_seconds, "cpu_seconds": cpu_seconds}
-        for name, value in {"loss": float(np.mean(losses)), **scores, **spent}.items():
-            history.setdefault(name, []).append(float(f"{value:.6g}"))
-        epochs.set_postfix({name: column[-1] for name, column in history.items()})
-    trained, found_in_training = evaluate(run, model, centres)
-    accuracy = history["accuracy"]
+    trainer = build(run, centres)
+    compile_kernels(trainer)
+    if checkpoint.exists():
+        records.read_checkpoint(checkpoint).restore(trainer)
+    progress = tqdm(total=run.recipe.epochs, initial=trainer.epoch, desc=run.name, unit="epoch", disable=None)
+    cpu_start, last_save = time.process_time(), time.perf_counter()
+
+    def on_epoch(trainer: training.Trainer) -> None:
+        nonlocal cpu_start, last_save
+        cpu_seconds = time.process_time() - cpu_start
+        scores, _ = evaluate(run, trainer.model, tested)
+        trainer.history[-1].update(scores, cpu_seconds=cpu_seconds)
+        progress.update()
+        progress.set_postfix(loss=trainer.history[-1]["train_loss"], **scores)
+        if time.perf_counter() - last_save > SECONDS_PER_CHECKPOINT:
+            records.save_checkpoint(checkpoint, trainer)
+            last_save = time.perf_counter()
+        cpu_start = time.process_time()
+
+    with progress:
+        trainer.fit(run.recipe.epochs, on_epoch=on_epoch)
+    rows = trainer.history
+    (trained, found_in_training), (scores, found) = (evaluate(run, trainer.model, part) for part in (centres, tested))
+    history = {name: [rounded(row[name]) for row in rows] for name in ("train_loss", *scores)}
+    for name, column in (("wall_seconds", "seconds"), ("cpu_seconds", "cpu_seconds")):
+        history[name] = [rounded(value) for value in np.cumsum([row[column] for row in rows]).tolist()]
+    accuracy, seconds = history["accuracy"], history["cpu_seconds"]
     return {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "centres": {"train": len(centres), "test": len(tested)},
         "train": trained,
         "test": scores,
-        **spent,  # in training alone, without compiling and tests
-        "cpu_seconds_to_all_right": history["cpu_seconds"][accuracy.index(1)] if 1 in accuracy else None,  # once
+        "wall_seconds": history["wall_seconds"][-1],  # in training alone, without compiling and tests
+        "cpu_seconds": seconds[-1],  # likewise
+        "cpu_seconds_to_all_right": seconds[accuracy.index(1)] if 1 in accuracy else None,  # where it is tested, once
         "history": history,
-        "answers": {"train": rounded(found_in_training), "test": rounded(found)},
+        "answers": {"train": as_lists(found_in_training), "test": as_lists(found)},
     }
 
 
-def rounded(found: np.ndarray) -> list[list[float | None]]:
+def as_lists(found: np.ndarray) -> list[list[float | None]]:
     """To hundredths of pixels; None where there is no answer, since JSON has no NaN."""
     return [[None if np.isnan(value) else round(float(value), 2) for value in centre] for centre in found]
 
 
 def complete(run: Run, path: Path, command: str, threads: int) -> None:
     """Train a run, if it has no result yet, and write its result."""
+    checkpoint = path.with_suffix(".safetensors")
     if path.exists():
         result = json.loads(path.read_text())
         expected = json.loads(json.dumps(dataclasses.asdict(run)))
@@ -232,9 +249,9 @@ def complete(run: Run, path: Path, command: str, threads: int) -> None:
         print(f"{path}: finished before")
         return
     about = {"command": command, **code_version(), "environment": {**records.environment(), "threads": threads}}
-    with threadpool_limits(limits=1, user_api="blas"):
-        result = {**dataclasses.asdict(run), **about, **train(run)}
+    result = {**dataclasses.asdict(run), **about, **train(run, checkpoint)}
     records.write_atomically(path, as_json(result))
+    checkpoint.unlink(missing_ok=True)
     scores = ", ".join(f"{name} {value:.4g}" for name, value in result["test"].items())
     print(f"{path}: {scores}; {result['parameters']:,} parameters, {result['cpu_seconds']:.0f} CPU seconds")
 

@@ -1,5 +1,6 @@
 """examples/coordconv_not_so_clevr.py: what it measures, that the penalty is the paper's, and that it goes on."""
 
+import dataclasses
 import json
 
 import coordconv_not_so_clevr as example
@@ -31,8 +32,8 @@ def certain(pixels):
     ],
 )
 def test_the_right_output_has_no_loss_and_is_the_right_answer(task, right):
-    assert example.loss(task, Tensor(right), CENTRES).item() < 1e-10
-    exchanged = example.loss(task, Tensor(right[::-1].copy()), CENTRES).item()
+    assert example.loss(task, Tensor(right), data.labels(CENTRES)).item() < 1e-10
+    exchanged = example.loss(task, Tensor(right[::-1].copy()), data.labels(CENTRES)).item()
     if task == "regression":
         assert exchanged == (16**2 + 9**2) / 2 / 64**2  # powers of 2 are exact
     else:  # by 100 for a pixel that is taken for the other; of two squares 2 81 pixels are wrong
@@ -61,7 +62,8 @@ def test_what_the_network_sees():
 def test_the_penalty_is_that_of_the_paper():
     """l2 sum(w^2) of the kernels alone: with no other gradient Adam is given 2 l2 w, and biases are left alone."""
     run = run_of("classification", "coordconv")
-    model, optimizer = example.build(run)
+    trainer = example.build(run, CENTRES)
+    model, optimizer = trainer.model, trainer.optimizer
     weights = {name: parameter.data.copy() for name, parameter in model.named_parameters()}
     for parameter in model.parameters():
         parameter.data += 0 if parameter.ndim == 4 else 1
@@ -101,11 +103,43 @@ def test_quick_run_leaves_a_result_and_a_picture(task, layer, tmp_path, capsys):
         example.main([*arguments, "--lr", "0.1"])
 
 
-def test_a_seed_gives_the_same_run_again():
-    recipe = {**example.QUICK, "epochs": 1}
+@pytest.fixture
+def short():
     run = run_of("regression", "coordconv", quick=True)
-    run = example.dataclasses.replace(run, recipe=example.dataclasses.replace(run.recipe, **recipe))
-    first, second = example.train(run), example.train(run)
+    return dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, epochs=3, batch_size=4, epochs_per_lr=2))
+
+
+def test_a_seed_gives_the_same_run_again(short, tmp_path):
+    first, second, other = (
+        example.train(dataclasses.replace(short, seed=seed), tmp_path / "none") for seed in (0, 0, 1)
+    )
     assert first["answers"] == second["answers"]
-    other = example.train(example.dataclasses.replace(run, seed=1))
     assert first["answers"] != other["answers"]
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_end(short, tmp_path, monkeypatch):
+    whole = example.train(short, tmp_path / "none")
+    monkeypatch.setattr(example, "SECONDS_PER_CHECKPOINT", 0)
+    checkpoint, save = tmp_path / "checkpoint.safetensors", example.records.save_checkpoint
+
+    def save_and_stop(path, trainer):
+        save(path, trainer)
+        if trainer.epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(example.records, "save_checkpoint", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            example.train(short, checkpoint)
+    resumed = example.train(short, checkpoint)
+    for name in ("train_loss", "accuracy", "distance"):
+        assert resumed["history"][name] == whole["history"][name]
+    assert resumed["answers"] == whole["answers"]
+
+
+def test_every_epoch_has_each_centre_once_in_an_order_of_its_own(short):
+    loader = example.CentreLoader(short, data.centres()[:10])
+    epochs = [np.concatenate([labels for _, labels in loader.batches()]) for _ in range(2)]
+    for epoch in epochs:
+        np.testing.assert_array_equal(np.sort(epoch), np.sort(data.labels(data.centres()[:10])))
+    assert (epochs[0] != epochs[1]).any()
