@@ -13,9 +13,10 @@ from ministn.kernels.projective_grid import projective_grid
 from ministn.kernels.spatial_transform import spatial_transform
 from ministn.kernels.thin_plate_spline_grid import thin_plate_spline_grid
 from ministn.ops.activation import cos, exp, log, log_softmax, relu, sigmoid, sin, softmax, tanh, xlogx
+from ministn.ops.convolution import conv_transpose2d
 from ministn.ops.dropout import dropout, dropout2d
 from ministn.ops.linalg import inverse, matmul
-from ministn.ops.loss import cross_entropy, mse_loss, multi_margin_loss, nll_loss
+from ministn.ops.loss import binary_cross_entropy_with_logits, cross_entropy, mse_loss, multi_margin_loss, nll_loss
 from ministn.ops.normalization import batch_norm
 from ministn.ops.shape import concatenate, flatten
 
@@ -23,8 +24,10 @@ __all__ = [
     "affine_grid",
     "avg_pool2d",
     "batch_norm",
+    "binary_cross_entropy_with_logits",
     "concatenate",
     "conv2d",
+    "conv_transpose2d",
     "cos",
     "cross_entropy",
     "dropout",

@@ -89,6 +89,7 @@ GRADCHECKS = {
     "cross_entropy, no reduction": (lambda z: F.cross_entropy(z, LABELS, reduction="none"), [normal(5, 3)]),
     "nll_loss": (lambda z: F.nll_loss(z, LABELS, reduction="sum"), [normal(5, 3)]),
     "mse_loss": (F.mse_loss, [normal(5, 3), normal(5, 3, seed=1)]),
+    "binary_cross_entropy_with_logits": (F.binary_cross_entropy_with_logits, [normal(5, 3), positive(5, 3)]),
     "multi_margin_loss": (lambda z: F.multi_margin_loss(z, LABELS), [apart(5, 3)]),
     "multi_margin_loss squared": (lambda z: F.multi_margin_loss(z, LABELS, p=2, margin=0.5), [apart(5, 3)]),
     "batch_norm": (
@@ -373,14 +374,24 @@ def test_label_losses_equal_torch(name, options, reduction, dtype):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_mse_loss_equals_torch(reduction, dtype):
+@pytest.mark.parametrize("name", ["mse_loss", "binary_cross_entropy_with_logits"])
+def test_losses_of_two_arrays_equal_torch(name, reduction, dtype):
     compare_with_torch(
-        lambda a, b: F.mse_loss(a, b, reduction=reduction),
-        lambda f, a, b: f.mse_loss(a, b, reduction=reduction),
+        lambda a, b: getattr(F, name)(a, b, reduction=reduction),
+        lambda f, a, b: getattr(f, name)(a, b, reduction=reduction),
         normal(3, 5).data,
         normal(3, 5, seed=1).data,
         dtype=dtype,
     )
+
+
+def test_binary_cross_entropy_of_certain_answers():
+    """log(1 + e^0) = log 2 where nothing is known; no overflow where the logit is large, and a loss that is linear."""
+    logits = Tensor(np.array([0, 200, 200, -200, -200], np.float32), requires_grad=True)
+    losses = F.binary_cross_entropy_with_logits(logits, np.array([1, 1, 0, 1, 0], np.float32), reduction="none")
+    np.testing.assert_allclose(losses.data, [np.log(2), 0, 200, 200, 0], rtol=1e-7)  # float32 rounds at 6e-8
+    losses.sum().backward()
+    np.testing.assert_array_equal(logits.grad.data, [-0.5, 0, 1, -1, 0])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -488,6 +499,7 @@ BAD_CALLS = [
     (lambda: F.cross_entropy(X, [0, 1], reduction="avg"), ValueError, "cross_entropy: expected reduction 'mean'"),
     (lambda: F.multi_margin_loss(X, [0, 1], p=3), ValueError, "expected p to be 1 or 2, got 3"),
     (lambda: F.mse_loss(X, Z), ValueError, r"mse_loss: expected target of the input's shape \(2, 3\)"),
+    (lambda: F.binary_cross_entropy_with_logits(X, Z), ValueError, "with_logits: expected target of the inp"),
     (lambda: F.linear(Z, X), ValueError, "linear: expected input"),
     (lambda: F.linear(X, Tensor(np.zeros((4, 2)))), ValueError, r"equal in_features, got \(2, 3\) and \(4, 2\)"),
     (lambda: F.linear(X, X, Tensor(np.zeros(3))), ValueError, r"linear: expected a bias of shape \(2,\)"),

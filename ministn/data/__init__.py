@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ministn.data import distortions, mnist, strokes
+from ministn.data import distortions, mnist, not_so_clevr, strokes
 from ministn.data.dataset import DataError, ImageDataset
 from ministn.data.distortions import DISTORTIONS, distorted_test_set
 from ministn.data.loader import DataLoader, random_shift
@@ -62,6 +62,7 @@ __all__ = [
     "distortions",
     "load",
     "mnist",
+    "not_so_clevr",
     "random_shift",
     "strokes",
 ]

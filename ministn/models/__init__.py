@@ -2,5 +2,13 @@
 
 from ministn.models.distorted_mnist import DistortedMnistClassifier, DistortedMnistSTN, table1_model
 from ministn.models.mnist import MnistCNN, MnistSTN
+from ministn.models.not_so_clevr import not_so_clevr_model
 
-__all__ = ["DistortedMnistClassifier", "DistortedMnistSTN", "MnistCNN", "MnistSTN", "table1_model"]
+__all__ = [
+    "DistortedMnistClassifier",
+    "DistortedMnistSTN",
+    "MnistCNN",
+    "MnistSTN",
+    "not_so_clevr_model",
+    "table1_model",
+]

@@ -3,11 +3,11 @@
 from ministn.nn import init, transforms, utils
 from ministn.nn.activation import ReLU, Sigmoid, Tanh
 from ministn.nn.container import Flatten, Parallel, Sequential
-from ministn.nn.convolution import Conv2d, CoordConv2d
+from ministn.nn.convolution import Conv2d, ConvTranspose2d, CoordConv2d
 from ministn.nn.coordinates import AddCoordinates
 from ministn.nn.dropout import Dropout, Dropout2d
 from ministn.nn.linear import Linear
-from ministn.nn.loss import CrossEntropyLoss, MSELoss, MultiMarginLoss, NLLLoss
+from ministn.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss, MultiMarginLoss, NLLLoss
 from ministn.nn.module import Module, Parameter
 from ministn.nn.normalization import BatchNorm1d, BatchNorm2d
 from ministn.nn.pooling import AvgPool2d, MaxPool2d
@@ -16,9 +16,11 @@ from ministn.nn.spatial_transformer import SpatialTransformer, identity_
 __all__ = [
     "AddCoordinates",
     "AvgPool2d",
+    "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
     "Conv2d",
+    "ConvTranspose2d",
     "CoordConv2d",
     "CrossEntropyLoss",
     "Dropout",

@@ -1,4 +1,4 @@
-"""Convolution, and CoordConv: the same with two more input channels that say where each pixel is."""
+"""Convolution, its transpose, and CoordConv, with two more input channels that say where each pixel is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,45 @@ from ministn.nn.module import Module, Parameter
 Size = int | tuple[int, int]
 
 
-class Conv2d(Module):
+class _Convolution2d(Module):
+    """What a convolution and its transpose share: options, parameters and their first values."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size,
+        padding: Size,
+        dilation: Size,
+        bias: bool,
+        transposed: bool = False,
+    ) -> None:
+        name = type(self).__name__
+        for argument, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if channels < 1:
+                raise ValueError(f"{name}: expected {argument} to be at least 1, got {channels}")
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size = pair(name, "kernel_size", kernel_size, 1)
+        self.stride = pair(name, "stride", stride, 1)
+        self.padding = pair(name, "padding", padding, 0)
+        self.dilation = pair(name, "dilation", dilation, 1)
+        shape = (in_channels, out_channels) if transposed else (out_channels, in_channels)
+        self.weight = Parameter(np.empty((*shape, *self.kernel_size), np.float32))
+        self.bias = Parameter(np.empty(out_channels, np.float32)) if bias else None
+        bound = 1 / math.sqrt(init.fans(self.weight)[0])
+        init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            init.uniform_(self.bias, -bound, bound)
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        text += f", padding={self.padding}" if self.padding != (0, 0) else ""
+        text += f", dilation={self.dilation}" if self.dilation != (1, 1) else ""
+        return text + (", bias=False" if self.bias is None else "")
+
+
+class Conv2d(_Convolution2d):
     """A 2-D convolution (strictly a cross-correlation: the kernel is not mirrored); see `ministn.functional.conv2d`.
 
     Parameters
@@ -47,31 +85,59 @@ class Conv2d(Module):
         *,
         bias: bool = True,
     ) -> None:
-        name = type(self).__name__
-        for argument, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if channels < 1:
-                raise ValueError(f"{name}: expected {argument} to be at least 1, got {channels}")
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size = pair(name, "kernel_size", kernel_size, 1)
-        self.stride = pair(name, "stride", stride, 1)
-        self.padding = pair(name, "padding", padding, 0)
-        self.dilation = pair(name, "dilation", dilation, 1)
-        self.weight = Parameter(np.empty((out_channels, in_channels, *self.kernel_size), np.float32))
-        self.bias = Parameter(np.empty(out_channels, np.float32)) if bias else None
-        bound = 1 / math.sqrt(init.fans(self.weight)[0])
-        init.uniform_(self.weight, -bound, bound)
-        if self.bias is not None:
-            init.uniform_(self.bias, -bound, bound)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, bias)
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, H_out, W_out)."""
         return F.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation)
 
+
+class ConvTranspose2d(_Convolution2d):
+    """The transpose of a 2-D convolution, which makes images larger; see `ministn.functional.conv_transpose2d`.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels of the input and of the output.
+    kernel_size : int or (rows, columns)
+    stride, padding, output_padding : int or (rows, columns)
+        Steps between painted kernels, pixels cut off on each side, and rows and columns that are added at the lower and
+        right edge, in pixels of the output.
+    bias : bool, by keyword
+        Whether a bias is added to each output channel.
+    dilation : int or (rows, columns), by keyword
+        Distance between the taps of the kernel.
+
+    Attributes
+    ----------
+    weight : Parameter, shape (in_channels, out_channels, rows, columns)
+    bias : Parameter, shape (out_channels,), or None
+        Both start uniform on ±1 / sqrt(out_channels rows columns), as in PyTorch.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        output_padding: Size = 0,
+        *,
+        bias: bool = True,
+        dilation: Size = 1,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, bias, transposed=True)
+        self.output_padding = pair("ConvTranspose2d", "output_padding", output_padding, 0)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, H_out, W_out)."""
+        options = self.stride, self.padding, self.output_padding, self.dilation
+        return F.conv_transpose2d(input, self.weight, self.bias, *options)
+
     def extra_repr(self) -> str:
-        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        text += f", padding={self.padding}" if self.padding != (0, 0) else ""
-        text += f", dilation={self.dilation}" if self.dilation != (1, 1) else ""
-        return text + (", bias=False" if self.bias is None else "")
+        text = super().extra_repr()
+        return text + (f", output_padding={self.output_padding}" if self.output_padding != (0, 0) else "")
 
 
 class CoordConv2d(Conv2d):

@@ -56,6 +56,14 @@ class MSELoss(_Loss):
         return F.mse_loss(input, target, reduction=self.reduction)
 
 
+class BCEWithLogitsLoss(_Loss):
+    """-t log s(z) - (1 - t) log(1 - s(z)), s the sigmoid; `reduction` is "mean" (default), "sum" or "none"."""
+
+    def forward(self, logits: Tensor, target: Any) -> Tensor:
+        """Two tensors of one shape to a scalar, or that shape with ``reduction="none"``."""
+        return F.binary_cross_entropy_with_logits(logits, target, self.reduction)
+
+
 class MultiMarginLoss(_Loss):
     """The multi-class hinge loss: sum over k != label of max(0, margin - scores[label] + scores[k])^p / K.
 

@@ -75,6 +75,23 @@ class MultiMarginLoss(Function):
         return grad
 
 
+class BinaryCrossEntropyWithLogits(Function):
+    """-t log s(z) - (1 - t) log(1 - s(z)) for the sigmoid s: max(z, 0) - t z + log(1 + e^-|z|), which cannot overflow.
+
+    Its slopes are s(z) - t in z and -z in t.
+    """
+
+    def forward(self, logits: Array, target: Array) -> Array:
+        xp = array_module(logits)
+        self.logits, self.target = logits, target
+        return xp.maximum(logits, logits.dtype.type(0)) - target * logits + xp.log1p(xp.exp(-abs(logits)))
+
+    def backward(self, grad_output: Array) -> tuple[Array | None, Array | None]:
+        half = grad_output.dtype.type(0.5)
+        sigmoid = half * (1 + array_module(grad_output).tanh(half * self.logits))
+        return grad_output * (sigmoid - self.target), -grad_output * self.logits if self.needs_grad[1] else None
+
+
 def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:
     """Softmax and negative log-likelihood in one: -log softmax(logits)[label].
 
@@ -127,11 +144,25 @@ def nll_loss(log_probabilities: Tensor, labels: Any, reduction: str = "mean", la
 
 def mse_loss(input: Tensor, target: Any, reduction: str = "mean") -> Tensor:
     """The squared difference (input - target)^2, averaged over all elements; both of one shape."""
-    target = target if isinstance(target, Tensor) else Tensor(target)
-    if input.shape != target.shape:
-        raise ValueError(f"mse_loss: expected target of the input's shape {input.shape}, got {target.shape}")
-    difference = input - target
+    difference = input - _target("mse_loss", input, target)
     return _reduce("mse_loss", difference * difference, reduction)
+
+
+def binary_cross_entropy_with_logits(input: Tensor, target: Any, reduction: str = "mean") -> Tensor:
+    """The cross-entropy of yes-or-no questions, each with its own logit z: -t log s(z) - (1 - t) log(1 - s(z)).
+
+    Parameters
+    ----------
+    input : Tensor, any shape
+        The logits z; s(z) = 1 / (1 + e^-z) is the probability of yes.
+    target : Tensor or array, of the input's shape
+        t, from 0 (no) to 1 (yes), such as the pixels of an image.
+    reduction : {"mean", "sum", "none"}
+        Over all elements.
+    """
+    target = _target("binary_cross_entropy_with_logits", input, target)
+    losses = BinaryCrossEntropyWithLogits.apply(input, target)
+    return _reduce("binary_cross_entropy_with_logits", losses, reduction)
 
 
 def multi_margin_loss(scores: Tensor, labels: Any, p: int = 1, margin: float = 1.0, reduction: str = "mean") -> Tensor:
@@ -168,6 +199,13 @@ def _reduce(name: str, losses: Tensor, reduction: str) -> Tensor:
 def _check_reduction(name: str, reduction: str) -> None:
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"{name}: expected reduction 'mean', 'sum' or 'none', got {reduction!r}")
+
+
+def _target(name: str, input: Tensor, target: Any) -> Tensor:
+    target = target if isinstance(target, Tensor) else Tensor(target)
+    if input.shape != target.shape:
+        raise ValueError(f"{name}: expected target of the input's shape {input.shape}, got {target.shape}")
+    return target
 
 
 def _labels(name: str, scores: Tensor, labels: Any) -> Array:

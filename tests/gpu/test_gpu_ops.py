@@ -57,6 +57,7 @@ OPS = {
     "cross_entropy, labels there": (lambda x: F.cross_entropy(x, Tensor(LABELS).to(x.device), "none"), (5, 3)),
     "nll_loss": (lambda x: F.nll_loss(x, LABELS, "sum"), (5, 3)),
     "mse_loss": (lambda x, y: F.mse_loss(x, y), (3, 4), (3, 4)),
+    "binary_cross_entropy_with_logits": (F.binary_cross_entropy_with_logits, (3, 4), (3, 4)),
     "cross_entropy, smoothed": (lambda x: F.cross_entropy(x, LABELS, label_smoothing=0.2), (5, 3)),
     "multi_margin_loss": (lambda x: F.multi_margin_loss(x, LABELS, p=2), (5, 3)),
     "linear": (F.linear, (3, 4), (5, 4), (5,)),
@@ -65,6 +66,12 @@ OPS = {
     "affine_grid": (lambda x: F.affine_grid(x, (2, 1, 5, 3)), (2, 2, 3)),
     "projective_grid": (lambda x: F.projective_grid(x, (2, 1, 5, 3)), (2, 3, 3)),
     "conv2d": (lambda x, w, b: F.conv2d(x, w, b, stride=2, padding=1), (2, 3, 7, 6), (4, 3, 3, 2), (4,)),
+    "conv_transpose2d": (
+        lambda x, w, b: F.conv_transpose2d(x, w, b, 2, 1, 1),
+        (2, 3, 5, 4),
+        (3, 4, 3, 2),
+        (4,),
+    ),
     "max_pool2d": (lambda x: F.max_pool2d(x, 2), (2, 3, 6, 5)),
     "avg_pool2d": (lambda x: F.avg_pool2d(x, 3, 2, 1), (2, 3, 6, 5)),
     "grid_sample": (lambda x, g: F.grid_sample(x, g), (2, 3, 6, 5), (2, 4, 3, 2)),
@@ -91,6 +98,7 @@ def near_identity(layer, transform):
 LAYERS = {
     "Linear": (lambda: nn.Linear(4, 3), (5, 4)),
     "Conv2d": (lambda: nn.Conv2d(2, 3, 3, bias=False), (2, 2, 6, 5)),
+    "ConvTranspose2d": (lambda: nn.ConvTranspose2d(2, 3, 3, 2, bias=False), (2, 2, 6, 5)),
     "CoordConv2d": (lambda: nn.CoordConv2d(2, 3, 3, radius=True), (2, 2, 6, 5)),
     "BatchNorm2d": (lambda: nn.BatchNorm2d(3), (4, 3, 2, 5)),
     "BatchNorm2d, all batches alike": (lambda: nn.BatchNorm2d(3, momentum=None), (4, 3, 2, 5)),

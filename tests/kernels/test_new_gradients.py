@@ -9,11 +9,13 @@ from implementations import KERNELS, kernels
 from ministn.kernels.conv2d.op import Conv2d
 from ministn.kernels.grid_sample.op import GridSample
 from ministn.kernels.linear.op import Linear
+from ministn.ops.convolution import ConvTranspose2d
 
 SAME = (1, 1), (0, 0), (1, 1)  # stride, padding, dilation
 CASES = {
     "conv2d": (Conv2d, {"geometry": SAME}, [(32, 3, 9, 8), (10, 3, 3, 3), (10,)]),
     "conv2d, one image": (Conv2d, {"geometry": SAME}, [(1, 2, 5, 5), (3, 2, 1, 1), (3,)]),
+    "conv_transpose2d": (ConvTranspose2d, {"geometry": SAME, "size": (9, 8)}, [(32, 3, 7, 6), (3, 10, 3, 3), (10,)]),
     "linear, in tiles": (Linear, {}, [(64, 90), (50, 90), (50,)]),
     "linear": (Linear, {}, [(1, 4), (3, 4), (3,)]),
     "grid_sample": (

@@ -71,6 +71,7 @@ def test_relu_never_overwrites_its_input(inplace):
     "make",
     [
         lambda: nn.Conv2d(4, 8, 3, 1, 0, 1, 4),  # groups
+        lambda: nn.ConvTranspose2d(4, 8, 3, 1, 0, 0, 4),
         lambda: nn.CoordConv2d(4, 8, 3, 1, 0, 1, 4),
         lambda: nn.MaxPool2d(3, 2, 1, 1),  # dilation
     ],
@@ -149,6 +150,7 @@ def test_batch_norm_counts_only_training_batches():
         (lambda: nn.Conv2d(1, 0, 3), "Conv2d: expected out_channels to be at least 1, got 0"),
         (lambda: nn.Conv2d(0, 1, 3), "Conv2d: expected in_channels to be at least 1, got 0"),
         (lambda: nn.Conv2d(1, 1, 0), "Conv2d: expected kernel_size to be at least 1, got 0"),
+        (lambda: nn.ConvTranspose2d(0, 1, 3), "ConvTranspose2d: expected in_channels to be at least 1, got 0"),
         (lambda: nn.CoordConv2d(1, 1, 3, stride=0), "CoordConv2d: expected stride to be at least 1, got 0"),
         (lambda: nn.MaxPool2d(2, padding=-1), "MaxPool2d: expected padding to be at least 0, got -1"),
         (lambda: nn.Dropout(-0.1), "Dropout: expected a probability 0 <= p <= 1, got -0.1"),

@@ -17,7 +17,13 @@ LAYERS = {
         lambda m: m.Conv2d(2, 5, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), bias=False),
         (3, 2, 11, 8),
     ),
+    "transposed conv": (lambda m: m.ConvTranspose2d(3, 4, 3, 2, 1, 1), (5, 3, 4, 6)),
+    "transposed conv, all options": (
+        lambda m: m.ConvTranspose2d(2, 5, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 4), bias=False),
+        (3, 2, 5, 8),
+    ),
     "max pool": (lambda m: m.MaxPool2d(2), (3, 2, 8, 7)),
+    "max pool of the whole image": (lambda m: m.MaxPool2d((8, 7)), (3, 2, 8, 7)),
     "max pool, all options": (lambda m: m.MaxPool2d((3, 2), stride=2, padding=1, ceil_mode=True), (3, 2, 9, 6)),
     "avg pool": (lambda m: m.AvgPool2d(2), (3, 2, 8, 7)),
     "avg pool, all options": (
@@ -97,6 +103,7 @@ LOSSES = {
     "smoothed cross entropy": lambda m, **options: m.CrossEntropyLoss(label_smoothing=0.3, **options),
     "nll": lambda m, **options: m.NLLLoss(**options),
     "mse": lambda m, **options: m.MSELoss(**options),
+    "binary cross entropy": lambda m, **options: m.BCEWithLogitsLoss(**options),
     "hinge": lambda m, **options: m.MultiMarginLoss(**options),
     "squared hinge": lambda m, **options: m.MultiMarginLoss(p=2, margin=0.7, **options),
 }
@@ -108,7 +115,8 @@ LOSSES = {
 def test_loss(name, reduction, dtype):
     random = np.random.default_rng(6)
     scores = random.standard_normal((7, 4)).astype(dtype)
-    target = random.standard_normal((7, 4)).astype(dtype) if name == "mse" else random.integers(0, 4, 7)
+    of_pixels = name in ("mse", "binary cross entropy")
+    target = random.uniform(size=(7, 4)).astype(dtype) if of_pixels else random.integers(0, 4, 7)
     ours, theirs = Tensor(scores, requires_grad=True), torch.tensor(scores, requires_grad=True)
     our_loss = LOSSES[name](nn, reduction=reduction)(ours, target)
     their_loss = LOSSES[name](torch.nn, reduction=reduction)(theirs, torch.from_numpy(target))
@@ -121,16 +129,28 @@ def test_loss(name, reduction, dtype):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("radius", [False, True])
-def test_coord_conv_is_a_convolution_of_image_and_coordinates(radius, dtype):
-    image = np.random.default_rng(7).standard_normal((3, 2, 6, 9)).astype(dtype)
+@pytest.mark.parametrize(("height", "width"), [(6, 9), (7, 7)])
+def test_coord_conv_is_a_convolution_of_image_and_coordinates(height, width, radius, dtype):
+    """Values, and the gradients for image, weight and bias."""
+    random = np.random.default_rng(7)
+    image = random.standard_normal((3, 2, height, width)).astype(dtype)
     layer = nn.CoordConv2d(2, 4, 3, stride=(1, 2), padding=1, radius=radius).astype(dtype)
-    x, y = torch.linspace(-1, 1, 9, dtype=torch.float64), torch.linspace(-1, 1, 6, dtype=torch.float64)
+    ours = Tensor(image, requires_grad=True)
+    output = layer(ours)
+    grad = random.standard_normal(output.shape).astype(dtype)
+    output.backward(grad)
+
+    x, y = (torch.linspace(-1, 1, length, dtype=torch.float64) for length in (width, height))
     y, x = torch.meshgrid(y, x, indexing="ij")
     coordinates = torch.stack([x, y, torch.sqrt(x * x + y * y)][: 3 if radius else 2])
-    stacked = torch.cat([torch.from_numpy(image).double(), coordinates.expand(3, -1, -1, -1)], dim=1)
-    weight, bias = (torch.from_numpy(parameter.data).double() for parameter in (layer.weight, layer.bias))
-    expected = torch.nn.functional.conv2d(stacked, weight, bias, stride=(1, 2), padding=1)
-    compare(layer(Tensor(image)).detach().numpy(), expected.numpy(), dtype, "output")
+    arrays = image, layer.weight.data, layer.bias.data
+    theirs = [torch.from_numpy(array).double().requires_grad_() for array in arrays]
+    stacked = torch.cat([theirs[0], coordinates.expand(3, -1, -1, -1)], dim=1)
+    expected = torch.nn.functional.conv2d(stacked, *theirs[1:], stride=(1, 2), padding=1)
+    expected.backward(torch.from_numpy(grad).double())
+    compare(output.detach().numpy(), expected.detach().numpy(), dtype, "output")
+    for what, mine, other in zip(("image", "weight", "bias"), (ours, layer.weight, layer.bias), theirs, strict=True):
+        compare(mine.grad.numpy(), other.grad.numpy(), dtype, f"gradient of the {what}")
 
 
 @pytest.mark.parametrize("name", ["kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_"])
