@@ -1,4 +1,4 @@
-"""The site: ``python -m sphinx -W --keep-going docs docs/_build``. Nothing is fetched while it is built or read."""
+"""The site: ``python -m sphinx -W --keep-going docs docs/_build/html``. Nothing is fetched to build or to read it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_ext", "results"]
 nitpicky = True
+nitpick_ignore_regex = [("py:class", ".*")]  # docstrings say types in words: "float32 array, shape (P,)"
 
-# --- pages --------------------------------------------------------------------------------------------------------------
+# --- pages ---
 
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4
@@ -37,7 +38,7 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600  # the first build compiles the kernels
 
-# --- the API reference --------------------------------------------------------------------------------------------------
+# --- the API reference ---
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings say types and shapes
@@ -46,7 +47,7 @@ napoleon_use_rtype = False
 napoleon_use_param = False
 napoleon_use_ivar = True
 
-# --- how it looks -------------------------------------------------------------------------------------------------------
+# --- how it looks ---
 
 html_theme = "furo"
 html_title = "ministn"

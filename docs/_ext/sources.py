@@ -70,15 +70,15 @@ def definition(text: str, name: str, suffix: str) -> tuple[int, int]:
     Raises
     ------
     LookupError
-        If it is not defined at the file's top level, or more than once.
+        If it is not defined, or more than once.
     """
     lines = text.splitlines()
     if suffix == ".py":
-        found = [
-            (min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1, node.end_lineno or node.lineno)
-            for node in ast.parse(text).body
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == name
-        ]
+        body: list[Any] = [ast.parse(text)]
+        for part in name.split("."):  # a method is Class.method
+            inner = [child for node in body for child in node.body]
+            body = [node for node in inner if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == part]
+        found = [(min([n.lineno, *(d.lineno for d in n.decorator_list)]) - 1, n.end_lineno) for n in body]
     else:
         heads = re.compile(rf"^(?:[^\s/#].*)?\b{re.escape(name)}\b *(?:\(|\{{)")
         found = [(index, _closing_line(lines, index) + 1) for index, line in enumerate(lines) if heads.match(line)]
