@@ -24,8 +24,18 @@ _log = logging.getLogger(__name__)
 
 
 def mathml(tex: str, block: bool) -> str:
+    """The formula as HTML.
+
+    Raises
+    ------
+    MathError
+        If docutils does not know a command, or gets it wrong.
+    """
+    if r"\underbrace" in tex:
+        raise MathError("docutils sets the text under a brace beside it")
     for pattern, replacement in _INSTEAD:
         tex = re.sub(pattern, replacement, tex)
+    tex = re.sub(r"\\text\{[^}]*\}", lambda text: text[0].replace(r"\_", "_"), tex)
     return tex2mathml(tex, as_block=block)
 
 

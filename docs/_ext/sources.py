@@ -80,7 +80,7 @@ def definition(text: str, name: str, suffix: str) -> tuple[int, int]:
             body = [node for node in inner if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == part]
         found = [(min([n.lineno, *(d.lineno for d in n.decorator_list)]) - 1, n.end_lineno) for n in body]
     else:
-        heads = re.compile(rf"^(?:[^\s/#].*)?\b{re.escape(name)}\b *(?:\(|\{{)")
+        heads = re.compile(rf"^(?:[^\s/#][^(){{}}]*)?\b{re.escape(name)}\b *(?:\(|\{{)")
         found = [(index, _closing_line(lines, index) + 1) for index, line in enumerate(lines) if heads.match(line)]
     if len(found) != 1:
         raise LookupError(f"expected one definition of {name}, found {len(found)}")
