@@ -147,6 +147,7 @@ def _on_doctree_resolved(app: Sphinx, doctree: nodes.document, docname: str) -> 
             path, _, anchor = uri.removeprefix(_SCHEME).partition("#")
             _pages(app).add(path)
             page = app.builder.get_relative_uri(docname, f"source/{path}")
+            reference["internal"] = True
             reference["refuri"] = page + ("#" + anchor if anchor else "")
 
 
