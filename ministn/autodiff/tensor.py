@@ -74,7 +74,7 @@ class Tensor:
 
     @property
     def is_leaf(self) -> bool:
-        """True for tensors that no recorded operation made: parameters and data."""
+        """True for tensors that no recorded operation made, such as parameters and data."""
         return self.creator is None
 
     def size(self, dim: int | None = None) -> Any:

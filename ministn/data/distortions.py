@@ -1,12 +1,14 @@
 r"""Distorted MNIST: the sets R, RTS, P, E and TC of the paper, drawn anew for every batch.
 
-| set | class | canvas | distortion |
-|---|---|---|---|
-| R | `Rotated` | 28 x 28 | turned by an angle |
-| RTS | `RotatedScaledTranslated` | 42 x 42 | turned, scaled, at a random place |
-| P | `Projected` | 28 x 28 | seen from aslant: the four corners move |
-| E | `ElasticallyDistorted` | 28 x 28 | bent: the 16 control points of a thin plate spline move |
-| TC | `TranslatedCluttered` | 60 x 60 | at a random place, between scraps of other digits |
+===  =========================  =======  =======================================================
+set  class                      canvas   distortion
+===  =========================  =======  =======================================================
+R    `Rotated`                  28 x 28  turned by an angle
+RTS  `RotatedScaledTranslated`  42 x 42  turned, scaled, at a random place
+P    `Projected`                28 x 28  seen from aslant: the four corners move
+E    `ElasticallyDistorted`     28 x 28  bent: the 16 control points of a thin plate spline move
+TC   `TranslatedCluttered`      60 x 60  at a random place, between scraps of other digits
+===  =========================  =======  =======================================================
 
 An object of these classes is an augmentation for `DataLoader`: it takes a batch and a generator of random numbers, and
 returns as many images of `canvas` x `canvas` pixels:
@@ -545,10 +547,10 @@ def spline_weights(canvas: int, points: int) -> np.ndarray:
 
     The spline is, for each coordinate,
 
-        f(p) = \sum_k w_k U(|p - c_k|) + a_0 + a_1 x + a_2 y,    U(r) = r^2 log r^2, U(0) = 0
+    .. math:: f(p) = \sum_k w_k U(|p - c_k|) + a_0 + a_1 x + a_2 y, \quad U(r) = r^2 \log r^2, \; U(0) = 0
 
-    with f(c_k) = s_k given, \sum_k w_k = 0 and \sum_k w_k c_k = 0. That is a linear system for w and a, in which only
-    the right-hand side s depends on the image; so f at all pixels is a fixed matrix times s.
+    with :math:`f(c_k) = s_k` given, :math:`\sum_k w_k = 0` and :math:`\sum_k w_k c_k = 0`. That is a linear system for
+    w and a, in which only the right-hand side s depends on the image; so f at all pixels is a fixed matrix times s.
 
     Parameters
     ----------

@@ -116,7 +116,7 @@ class DataLoader:
 
     @property
     def image_shape(self) -> tuple[int, int]:
-        """Height and width of the images in the batches: the data's, or those that `augment` gives them."""
+        """Height and width of the images in the batches, the data's or those that `augment` gives them."""
         _, height, width = self.images.shape
         canvas: int | None = getattr(self.augment, "canvas", None)
         return (height, width) if canvas is None else (canvas, canvas)

@@ -126,7 +126,7 @@ class SpatialTransformer(Module):
 
     @property
     def map(self) -> Transform:
-        """What theta means: the transform itself; for a callable one, affine maps."""
+        """What theta means, which is the transform itself, or affine maps for a callable one."""
         return self.transform if isinstance(self.transform, Transform) else transforms.Affine()
 
     def _grid(self, input: Tensor, theta: Tensor) -> Tensor:
