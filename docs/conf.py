@@ -14,7 +14,7 @@ os.environ["MATPLOTLIBRC"] = str(_HERE / "_ext")
 os.environ["PYTHONPATH"] = os.pathsep.join([str(_HERE / "_ext"), str(_HERE.parent), os.environ.get("PYTHONPATH", "")])
 
 project = "ministn"
-author = "The ministn authors"
+author = copyright = "The ministn authors"
 language = "en"
 extensions = [
     "myst_nb",

@@ -42,12 +42,14 @@ def centres() -> np.ndarray:
 def split(name: str = "uniform", counts: str = "released", seed: int = RELEASED_SEED) -> tuple[np.ndarray, np.ndarray]:
     """The centres to train with and those to test with.
 
-    | split | counts | training | test | which are tested |
-    |---|---|---|---|---|
-    | uniform | released | 2368 | 768 | each one with a chance of 1/4; for another seed the numbers differ |
-    | uniform | paper | 2509 | 627 | a fifth, drawn at random |
-    | quadrant | released | 2407 | 729 | x and y above 32: both middle pixels, 31 and 32, are for training |
-    | quadrant | paper | 2352 | 784 | x and y above 31.5, the middle: a quarter |
+    ========  ========  ========  ====  ===========================================================================
+    split     counts    training  test  which are tested
+    ========  ========  ========  ====  ===========================================================================
+    uniform   released  2368      768   each one with a chance of 1/4; for another seed the numbers differ
+    uniform   paper     2509      627   a fifth, drawn at random
+    quadrant  released  2407      729   x and y above 32: both middle pixels, 31 and 32, are for training
+    quadrant  paper     2352      784   x and y above 31.5, the middle: a quarter
+    ========  ========  ========  ====  ===========================================================================
 
     Parameters
     ----------

@@ -61,11 +61,14 @@ def not_so_clevr_model(
 ) -> nn.Sequential:
     """The paper's network for a task.
 
-    | parameters | coordconv | conv |
-    |---|---|---|
-    | classification | 7,553 | transposed: 46,465 (size 2, multiple 1) to 1,632,001 (4, 3) |
-    | rendering | 8,074 (size 1, multiple 1) to 24,210 (3, 2) | the same as for classification |
-    | regression | 906 | uniform: 72,850, quadrant: 12,914 (multiple 1) |
+    ==============  =======================================  ==========================================================
+    parameters      coordconv                                conv
+    ==============  =======================================  ==========================================================
+    classification  7,553                                    transposed: 46,465 (size 2, multiple 1) to 1,632,001 (4, 3)
+    rendering       8,074 (size 1, multiple 1) to 24,210     the same as for classification
+                    (3, 2)
+    regression      906                                      uniform: 72,850, quadrant: 12,914 (multiple 1)
+    ==============  =======================================  ==========================================================
 
     Parameters
     ----------
