@@ -153,6 +153,8 @@ OVERRIDES: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {
         ("FCN",): {"epochs": 60},
         ("ST-FCN",): {"epochs": 60},
         ("CNN", "RTS"): {"epochs": 10},
+        ("ST-FCN", "RTS"): {"epochs": 150, "dropout": 0.2},
+        ("ST-CNN", "RTS"): {"dropout": 0.25},
         ("CNN", "TC"): {"epochs": 8},
     },
 }
