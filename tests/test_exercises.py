@@ -209,6 +209,10 @@ def test_report_names_the_entry_and_both_numbers():
     np.testing.assert_allclose([float(n) for n in said.groups()], [expected, expected + 10], atol=1e-4)
 
 
+def test_report_in_the_readme_is_the_judges():
+    assert report_of(relu.ReLU, lambda self, g: g)[1] in (FOLDER / "README.md").read_text()
+
+
 def test_a_grid_alone_is_judged_alone():
     solved = judge.solution(grid_sample.GridSample).backward
     right, text = report_of(grid_sample.GridSample, lambda self, g: (None, solved(self, g)[1]))
