@@ -2,6 +2,7 @@
 
     python examples/coordconv_not_so_clevr.py --task classification --layer coordconv --split quadrant
     python examples/coordconv_not_so_clevr.py --task regression --layer conv --split uniform --seeds 0,1,2,3,4
+    python examples/coordconv_not_so_clevr.py --recipe released   # trained as the paper's code does it
     python examples/coordconv_not_so_clevr.py --quick             # does it run?
     python examples/coordconv_not_so_clevr.py --draw              # pictures of the results that are there
 
@@ -37,7 +38,7 @@ from tqdm import tqdm
 
 import ministn
 import ministn.functional as F
-from ministn import Tensor, no_grad, optim, records, training
+from ministn import Tensor, nn, no_grad, optim, records, training
 from ministn.data import DataLoader
 from ministn.data import not_so_clevr as data
 from ministn.models import not_so_clevr, not_so_clevr_model
@@ -45,28 +46,46 @@ from ministn.models import not_so_clevr, not_so_clevr_model
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: with Adam, whose betas are 0.9 and 0.99 in the paper's code."""
+    """How to train: with Adam, whose betas are 0.9 and 0.99 in the paper's code. What is not said is off."""
 
     epochs: int
     batch_size: int
     lr: float
-    l2: float  # the loss has l2 times the sum of the squares of the convolutions' weights
+    l2: float = 0.0  # the loss has l2 times the sum of the squares of the convolutions' weights
     epochs_per_lr: int = 0  # after so many the learning rate falls to a tenth; 0: never
+    cosine: bool = False  # the learning rate rises for WARMUP steps, then falls to 0 along a cosine
+    scaled: bool = False  # a centre that is given is so from -1 to 1, as a CoordConv's coordinates are; else in pixels
+    plain_start: bool = False  # a CoordConv begins as a convolution: its weights of the coordinates are 0
     filter_size: int = 3
     multiple: int = 2
 
 
-# Those of the README and of experiment_logs.sh in https://github.com/uber-research/CoordConv, which searched over
-# several for each task. (Where the two differ in the number of epochs, the smaller.)
+# "released": those of the README and of experiment_logs.sh in https://github.com/uber-research/CoordConv, which
+# searched over several for each task. (Where the two differ in the number of epochs, the smaller.) "modern": ours, for
+# CoordConv; a convolution is trained alike in both.
 _DECONVOLUTION = Recipe(epochs=1000, batch_size=16, lr=0.01, l2=0.001, epochs_per_lr=200)
-RECIPES = {
-    ("classification", "coordconv"): Recipe(epochs=50, batch_size=16, lr=0.005, l2=0.001),
+_CONVOLUTION = {
     ("classification", "conv"): _DECONVOLUTION,
-    ("rendering", "coordconv"): Recipe(epochs=50, batch_size=16, lr=0.005, l2=0.001, multiple=1),
     ("rendering", "conv"): _DECONVOLUTION,
-    ("regression", "coordconv"): Recipe(epochs=100, batch_size=256, lr=0.01, l2=1e-5),
     ("regression", "conv"): Recipe(epochs=100, batch_size=256, lr=0.01, l2=1e-5, multiple=1),
 }
+RECIPES = {
+    "released": {
+        **_CONVOLUTION,
+        ("classification", "coordconv"): Recipe(epochs=50, batch_size=16, lr=0.005, l2=0.001),
+        ("rendering", "coordconv"): Recipe(epochs=50, batch_size=16, lr=0.005, l2=0.001, multiple=1),
+        ("regression", "coordconv"): Recipe(epochs=100, batch_size=256, lr=0.01, l2=1e-5),
+    },
+    "modern": {
+        **_CONVOLUTION,
+        ("classification", "coordconv"): Recipe(epochs=12, batch_size=16, lr=0.005, l2=0.003, cosine=True, scaled=True),
+        ("rendering", "coordconv"): Recipe(
+            epochs=12, batch_size=16, lr=0.005, l2=0.001, cosine=True, scaled=True, multiple=1
+        ),
+        ("regression", "coordconv"): Recipe(epochs=12, batch_size=32, lr=0.003, cosine=True, plain_start=True),
+    },
+}
+WARMUP = 50  # steps
 QUICK = {"epochs": 2, "batch_size": 4}
 QUICK_CENTRES = 8  # to train with, and as many to test with
 TESTED_AT_ONCE = 64
@@ -80,22 +99,26 @@ class Run:
     layer: str
     split: str
     seed: int
+    recipe_name: str
     recipe: Recipe
     counts: str = "released"
     quick: bool = False
 
     @property
     def name(self) -> str:
-        parts = self.task, self.layer, self.split, self.counts, self.seed
+        parts = self.recipe_name, self.task, self.layer, self.split, self.counts, self.seed
         return "-".join(map(str, parts)) + ("-quick" if self.quick else "")
 
 
 # --- the three tasks ----------------------------------------------------------------------------------------------
 
 
-def inputs(task: str, centres: np.ndarray) -> Tensor:
-    """What the network sees: the image of the centre's pixel, or the centre's coordinates, in pixels."""
-    seen = data.one_hot(centres)[:, None] / 255 if task == "regression" else centres
+def inputs(task: str, centres: np.ndarray, scaled: bool) -> Tensor:
+    """What the network sees: an image of the centre's pixel, or the centre itself, in pixels or from -1 to 1."""
+    if task == "regression":
+        seen = data.one_hot(centres)[:, None] / 255
+    else:
+        seen = 2 * centres / (data.CANVAS - 1) - 1 if scaled else centres
     return Tensor(seen.astype(np.float32))
 
 
@@ -144,13 +167,13 @@ class CentreLoader(DataLoader):
 
     def __init__(self, run: Run, centres: np.ndarray) -> None:
         super().__init__(data.one_hot(centres), data.labels(centres), run.recipe.batch_size, seed=run.seed)
-        self.task, self.centres = run.task, centres
+        self.run, self.centres = run, centres
 
     def batches(self, start: int = 0) -> Iterator[tuple[Tensor, np.ndarray]]:
         order = self.order(self.epoch)
         for number in range(start, len(self)):
             chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield inputs(self.task, self.centres[chosen]), self.labels[chosen]
+            yield inputs(self.run.task, self.centres[chosen], self.run.recipe.scaled), self.labels[chosen]
         self.epoch += 1
 
 
@@ -159,13 +182,23 @@ def build(run: Run, centres: np.ndarray) -> training.Trainer:
     ministn.manual_seed(run.seed)
     recipe = run.recipe
     model = not_so_clevr_model(run.task, run.layer, run.split, recipe.filter_size, recipe.multiple)
+    if recipe.plain_start:
+        for layer in model:
+            if isinstance(layer, nn.CoordConv2d):
+                layer.weight.data[:, layer.in_channels :] = 0  # those of the channels that the layer appends
     kernels = [parameter for parameter in model.parameters() if parameter.ndim == 4]
     others = [parameter for parameter in model.parameters() if parameter.ndim != 4]
     # Adam's weight_decay adds weight_decay w to the gradient; the slope of l2 w^2 is 2 l2 w.
     groups = [{"params": kernels, "weight_decay": 2 * recipe.l2}, {"params": others}]
     optimizer = optim.Adam(groups, lr=recipe.lr, betas=(0.9, 0.99))
     loader, nothing = CentreLoader(run, centres), CentreLoader(run, centres[:0])
-    schedule = optim.StepLR(optimizer, recipe.epochs_per_lr * len(loader), gamma=0.1) if recipe.epochs_per_lr else None
+    schedule: Any = None
+    if recipe.cosine:
+        steps = recipe.epochs * len(loader)
+        warmup = min(WARMUP, steps - 1)
+        schedule = optim.LinearWarmup(optimizer, warmup, after=optim.CosineAnnealingLR(optimizer, T_max=steps - warmup))
+    elif recipe.epochs_per_lr:
+        schedule = optim.StepLR(optimizer, recipe.epochs_per_lr * len(loader), gamma=0.1)
     return training.Trainer(model, optimizer, loader, nothing, schedule, loss=functools.partial(loss, run.task))
 
 
@@ -178,7 +211,7 @@ def evaluate(run: Run, model: Any, centres: np.ndarray) -> tuple[dict[str, float
     model.eval()
     with no_grad():
         parts = [centres[i : i + TESTED_AT_ONCE] for i in range(0, len(centres), TESTED_AT_ONCE)]
-        output = np.concatenate([model(inputs(run.task, part)).numpy() for part in parts])
+        output = np.concatenate([model(inputs(run.task, part, run.recipe.scaled)).numpy() for part in parts])
     found = answers(run.task, output)
     scores = {"accuracy": float((np.rint(found) == centres).all(axis=1).mean())}
     if run.task == "rendering":
@@ -290,7 +323,8 @@ def picture(results: list[dict[str, Any]]) -> Any:
     curves.set(xscale="log", xlabel="CPU seconds of training", ylabel=f"{score} where it is tested", ylim=(-0.03, 1.03))
     curves.grid(alpha=0.25)
     curves.legend(fontsize="small")
-    figure.suptitle(f"Not-so-Clevr: {task}, {split} split{', --quick' if results[0]['quick'] else ''}")
+    recipe, quick = results[0]["recipe_name"], ", --quick" if results[0]["quick"] else ""
+    figure.suptitle(f"Not-so-Clevr: {task}, {split} split, recipe {recipe}{quick}")
     return figure
 
 
@@ -299,7 +333,10 @@ def draw(folder: Path) -> None:
     groups: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(folder.glob("*.json")):
         result = json.loads(path.read_text())
-        parts = result["task"], result["split"], result["counts"], *(["quick"] if result["quick"] else [])
+        parts = (
+            *(result[part] for part in ("recipe_name", "task", "split", "counts")),
+            *(["quick"] if result["quick"] else []),
+        )
         groups.setdefault("-".join(parts), []).append(result)
     for name, results in groups.items():
         buffer = io.BytesIO()
@@ -317,24 +354,27 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--counts", default="released", choices=data.COUNTS, help="as the paper's code or text has them"
     )
+    parser.add_argument("--recipe", default="modern", choices=RECIPES, help="ours, or that of the paper's code")
     parser.add_argument("--seeds", default="0", help="one or several, such as 0,1,2")
     parser.add_argument("--results", type=Path, default=Path("runs/not_so_clevr"), help="folder (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of the kernels (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="two epochs with a few squares, to see it work")
     parser.add_argument("--draw", action="store_true", help="only the pictures of the results that are there")
     for field in dataclasses.fields(Recipe):
-        kind = float if field.name in ("lr", "l2") else int
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, help="in place of the recipe's")
+        options: dict[str, Any] = {"type": float if field.name in ("lr", "l2") else int}
+        if isinstance(field.default, bool):
+            options = {"action": argparse.BooleanOptionalAction, "default": None}
+        parser.add_argument(f"--{field.name.replace('_', '-')}", **options, help="in place of the recipe's")
     args = parser.parse_args(argv)
     args.results.mkdir(parents=True, exist_ok=True)
     if not args.draw:
         ministn.set_num_threads(args.threads)
         given = {field.name: getattr(args, field.name) for field in dataclasses.fields(Recipe)}
         changes = {**(QUICK if args.quick else {}), **{k: v for k, v in given.items() if v is not None}}
-        recipe = dataclasses.replace(RECIPES[args.task, args.layer], **changes)
+        recipe = dataclasses.replace(RECIPES[args.recipe][args.task, args.layer], **changes)
         command = shlex.join(["python", "examples/coordconv_not_so_clevr.py", *arguments])
         for seed in map(int, args.seeds.split(",")):
-            run = Run(args.task, args.layer, args.split, seed, recipe, args.counts, args.quick)
+            run = Run(args.task, args.layer, args.split, seed, args.recipe, recipe, args.counts, args.quick)
             complete(run, args.results / f"{run.name}.json", command, args.threads)
     draw(args.results)
 

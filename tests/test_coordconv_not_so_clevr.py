@@ -7,15 +7,15 @@ import coordconv_not_so_clevr as example
 import numpy as np
 import pytest
 
-from ministn import Tensor
+from ministn import Tensor, nn
 from ministn.data import not_so_clevr as data
 from ministn.models import not_so_clevr
 
 CENTRES = np.array([[20, 50], [4, 59]])
 
 
-def run_of(task, layer, **changes):
-    return example.Run(task, layer, "uniform", 0, example.RECIPES[task, layer], **changes)
+def run_of(task, layer, recipe="modern", **changes):
+    return example.Run(task, layer, "uniform", 0, recipe, example.RECIPES[recipe][task, layer], **changes)
 
 
 def certain(pixels):
@@ -51,9 +51,13 @@ def test_overlap_of_a_square_that_is_off_by_one_column():
 
 
 def test_what_the_network_sees():
-    """Coordinates are pixels, as in the paper's code, not from -1 to 1; the image has 1 at the centre."""
-    np.testing.assert_array_equal(example.inputs("classification", CENTRES).data, CENTRES)
-    image = example.inputs("regression", CENTRES).data
+    """A centre in pixels, as in the paper's code, or as a CoordConv has it there; the image has 1 at the centre."""
+    np.testing.assert_array_equal(example.inputs("classification", CENTRES, scaled=False).data, CENTRES)
+    given = example.inputs("classification", CENTRES, scaled=True).data
+    channels = nn.AddCoordinates()(Tensor(np.zeros((1, 1, 64, 64), np.float32))).data[0, 1:]
+    for (x, y), centre in zip(CENTRES, given, strict=True):
+        np.testing.assert_allclose(centre, channels[:, y, x], rtol=1e-6)
+    image = example.inputs("regression", CENTRES, scaled=True).data
     assert image.shape == (2, 1, 64, 64)
     np.testing.assert_array_equal(np.argwhere(image), [[0, 0, 50, 20], [1, 0, 59, 4]])
     assert image.max() == 1
@@ -61,7 +65,7 @@ def test_what_the_network_sees():
 
 def test_the_penalty_is_that_of_the_paper():
     """l2 sum(w^2) of the kernels alone: with no other gradient Adam is given 2 l2 w, and biases are left alone."""
-    run = run_of("classification", "coordconv")
+    run = run_of("classification", "coordconv", "released")
     trainer = example.build(run, CENTRES)
     model, optimizer = trainer.model, trainer.optimizer
     weights = {name: parameter.data.copy() for name, parameter in model.named_parameters()}
@@ -81,6 +85,42 @@ def test_the_penalty_is_that_of_the_paper():
             np.testing.assert_array_equal(parameter.data, weights[name] + 1)
 
 
+def test_a_plain_start_is_that_of_a_convolution():
+    """The first layer's output does not depend on the place; all other weights are as without the option."""
+    run = run_of("regression", "coordconv")
+    plain = example.build(run, CENTRES).model
+    usual = example.build(
+        dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, plain_start=False)), CENTRES
+    ).model
+    image = Tensor(np.full((1, 1, 64, 64), 2, np.float32))
+    assert np.ptp(plain[0](image).data, axis=(2, 3)).max() == 0
+    assert np.ptp(usual[0](image).data, axis=(2, 3)).max() > 0.1
+    usual[0].weight.data[:, 1:] = 0
+    for (name, ours), theirs in zip(plain.named_parameters(), usual.parameters(), strict=True):
+        np.testing.assert_array_equal(ours.data, theirs.data, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rates"),
+    [
+        ({"cosine": True, "epochs": 100}, {0: 1 / 50, 49: 1, 124: 0.5, 199: 0}),
+        ({"cosine": False, "epochs_per_lr": 3}, {0: 1, 5: 1, 6: 0.1, 11: 0.1, 12: 0.01}),
+        ({"cosine": False, "epochs_per_lr": 0}, {0: 1, 100: 1}),
+    ],
+)
+def test_learning_rates(changes, rates):
+    """Of each step, as shares of the recipe's; two steps to an epoch."""
+    run = run_of("regression", "coordconv")
+    run = dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, batch_size=1, **changes))
+    trainer = example.build(run, CENTRES)
+    seen = []
+    for _ in range(200):
+        seen.append(trainer.optimizer.param_groups[0]["lr"] / run.recipe.lr)
+        if trainer.schedule:
+            trainer.schedule.step()
+    assert {step: seen[step] for step in rates} == pytest.approx(rates, abs=1e-12)
+
+
 @pytest.mark.parametrize("layer", not_so_clevr.LAYERS)
 @pytest.mark.parametrize("task", not_so_clevr.TASKS)
 def test_quick_run_leaves_a_result_and_a_picture(task, layer, tmp_path, capsys):
@@ -94,7 +134,7 @@ def test_quick_run_leaves_a_result_and_a_picture(task, layer, tmp_path, capsys):
     assert {"commit", "environment", "cpu_seconds", "parameters", "seed"} <= set(result)
     assert {len(column) for column in result["history"].values()} == {2}
     assert len(result["answers"]["test"]) == result["centres"]["test"]
-    assert (tmp_path / f"{task}-quadrant-released-quick.png").stat().st_size > 10_000
+    assert (tmp_path / f"modern-{task}-quadrant-released-quick.png").stat().st_size > 10_000
 
     example.main(arguments)
     assert "finished before" in capsys.readouterr().out
@@ -106,7 +146,7 @@ def test_quick_run_leaves_a_result_and_a_picture(task, layer, tmp_path, capsys):
 @pytest.fixture
 def short():
     run = run_of("regression", "coordconv", quick=True)
-    return dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, epochs=3, batch_size=4, epochs_per_lr=2))
+    return dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, epochs=3, batch_size=4))
 
 
 def test_a_seed_gives_the_same_run_again(short, tmp_path):
