@@ -358,7 +358,7 @@ function drawing() {
   const stroke = (to) => {
     pencil.beginPath();
     pencil.moveTo(...last);
-    pencil.lineTo(...to);
+    pencil.lineTo(to[0] + 0.01, to[1]); // a line of no length would leave no dot
     pencil.lineWidth = 2.4;
     pencil.lineCap = "round";
     pencil.strokeStyle = "white";

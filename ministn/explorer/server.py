@@ -55,14 +55,16 @@ class Server(ThreadingHTTPServer):
         Of 127.0.0.1; 0 takes a free one.
     """
 
+    request_queue_size = 64
+
     def __init__(self, explorer: Explorer, port: int = 0) -> None:
+        # One thread for all questions: kernels of two at once would share Numba's threads, which not every threading
+        # layer allows.
+        self.worker = ThreadPoolExecutor(1)
         super().__init__(("127.0.0.1", port), Handler)
         self.token = secrets.token_urlsafe(32)
         self.hosts = {f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")}
         self.answers = {"/start": lambda request: explorer.start(), "/look": explorer.look}
-        # One thread for all questions: kernels of two at once would share Numba's threads, which not every threading
-        # layer allows.
-        self.worker = ThreadPoolExecutor(1)
 
     @property
     def address(self) -> str:
