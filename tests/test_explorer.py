@@ -22,7 +22,7 @@ import ministn.functional as F
 from ministn import Tensor, data, explorer, no_grad, records
 from ministn.explorer.look import Explorer, RequestError, load_digits
 from ministn.explorer.network import read_run
-from ministn.explorer.server import FILES, LARGEST_BODY, Server
+from ministn.explorer.server import FILES, LARGEST_BODY, Handler, Server
 from ministn.nn import transforms
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -426,7 +426,15 @@ def test_a_fault_is_said_and_does_not_end_the_server(server, by_hand, digits, mo
     assert send(server, question)[0] == 200
 
 
-def test_the_command_serves_until_ctrl_c(tmp_path, digits):
+def test_a_body_that_does_not_come_is_not_waited_for(server, by_hand, monkeypatch):
+    monkeypatch.setattr(Handler, "timeout", 0.1)
+    with pytest.raises(http.client.RemoteDisconnected):
+        send(server, b"{}", Content_Length="3")
+    assert send(server, b"{}", "/start")[0] == 200
+
+
+def test_the_command_serves_until_ctrl_c():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # else one that is ignored is handed on
     process = subprocess.Popen(
         [sys.executable, "-m", "ministn", "explore", "--no-browser"],
         stdout=subprocess.PIPE,
@@ -441,6 +449,7 @@ def test_the_command_serves_until_ctrl_c(tmp_path, digits):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
     finally:
+        signal.signal(signal.SIGINT, before)
         process.kill()
     assert (process.returncode, err) == (0, "")
     assert address.startswith("http://127.0.0.1:")
@@ -480,28 +489,32 @@ def chromium():
         yield page
 
 
+def show(chromium, server):
+    """Open the page, and wait until it is drawn."""
+    chromium.resize(1280, 800)
+    chromium.open(server.address)
+    settle(chromium)
+    return chromium
+
+
 @pytest.fixture
 def page(chromium, server):
-    """The page without a network, in the browser, with its first answer drawn."""
-    yield from opened(chromium, server)
+    """The page without a network."""
+    chromium.events.clear()
+    yield show(chromium, server)
+    assert chromium.complaints() == []
 
 
 @pytest.fixture
 def page_with_network(chromium, with_network):
-    yield from opened(chromium, with_network)
-
-
-def opened(chromium, server):
-    chromium.resize(1280, 800)
-    chromium.open(server.address)
-    settle(chromium)
-    yield chromium
+    chromium.events.clear()
+    yield show(chromium, with_network)
     assert chromium.complaints() == []
 
 
 def settle(page):
     """Wait until the latest question is answered and drawn."""
-    page.wait_for("typeof answer === 'object' && !asking && !changed")
+    page.wait_for("document.body?.dataset.ready && !asking")
 
 
 def look_of(page, canvas):
@@ -541,7 +554,8 @@ def test_the_output_canvas_shows_what_was_computed(page, by_hand, digits):
     page.run("setDigit(start.digits[0][0])")
     settle(page)
     shown = page.run(
-        "(() => { const { width } = $('output'), rgba = $('output').getContext('2d').getImageData(0, 0, width, width).data;"
+        "(() => { const { width } = $('output');"
+        " const rgba = $('output').getContext('2d').getImageData(0, 0, width, width).data;"
         " const middle = (place) => Math.floor((place + 0.5) * width / 28), range = [...Array(28).keys()];"
         " return range.map((row) => range.map((column) => rgba[4 * (middle(row) * width + middle(column))])); })()"
     )
@@ -640,9 +654,8 @@ def test_only_the_latest_of_many_questions_counts(page):
 
 
 def test_an_error_is_shown_and_goes_away(chromium, server):
-    [page] = [next(opened(chromium, server))]
+    page = show(chromium, server)
     page.run("state.turn = 1000, look()")
-    settle(page)
     assert page.run("[$('error').hidden, $('error').textContent]") == [
         False,
         "turn: expected numbers from -180 to 180, got 1000",
@@ -650,7 +663,27 @@ def test_an_error_is_shown_and_goes_away(chromium, server):
     page.run("setTurn(0)")
     settle(page)
     assert page.run("$('error').hidden")
-    chromium.events.clear()  # the browser's own complaint about status 400
+
+
+def test_the_digit_swings_until_it_is_told_to_stop(page):
+    page.run("$('swing').click()")
+    page.wait_for("Math.abs(state.turn) > 20")
+    page.run("$('swing').click()")
+    settle(page)
+    turn = page.run("state.turn")
+    assert page.run("new Promise((done) => setTimeout(() => done(state.turn), 100))") == turn
+
+
+def test_a_network_with_a_larger_canvas_and_a_larger_output(chromium, digits, run_of_table1):
+    chromium.events.clear()
+    for server in serve(Explorer(digits, read_run(run_of_table1))):
+        page = show(chromium, server)
+        assert page.run("[answer.input.size, answer.output.size, $('row').max]") == [42, 56, "55"]
+        page.mouse(at(page, "#output", 55.5 / 56, 0.5 / 56))
+        settle(page)
+        assert page.run("state.pixel") == [0, 55]
+        assert page.run("document.querySelectorAll('#points button').length") == 16
+        assert page.complaints() == []
 
 
 @pytest.mark.parametrize("width", [1280, 900, 360])

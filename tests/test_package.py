@@ -33,7 +33,9 @@ def lines_of_code(path):
     return len(lines)
 
 
-@pytest.mark.parametrize("module", ["ministn", "ministn.nn", "ministn.optim", "ministn.models", "ministn.data"])
+@pytest.mark.parametrize(
+    "module", ["ministn", "ministn.nn", "ministn.optim", "ministn.models", "ministn.data", "ministn.explorer"]
+)
 def test_import_loads_nothing_heavy(module):
     code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -96,7 +96,9 @@ def _of_train_mnist(folder: Path, settings: dict[str, Any]) -> TrainedNetwork:
         raise records.CheckpointError(f"{folder}: expected a network with a transformer (--model stn), got {name!r}")
     model = MnistSTN(coord_conv=name == "stn-coordconv")
     info = records.read_checkpoint(folder / "checkpoint.safetensors").info  # where the normalisation stands
-    accuracy = f", reads {info['history'][-1]['test_accuracy']:.2%} of the test digits" if info["history"] else ""
+    accuracy = (
+        f", reads {100 * info['history'][-1]['test_accuracy']:.2f} % of the test digits" if info["history"] else ""
+    )
     return TrainedNetwork(
         model,
         functools.partial(MnistCNN.forward, model),
@@ -133,5 +135,5 @@ def _of_table1(folder: Path, settings: dict[str, Any]) -> TrainedNetwork:
         mean=recipe["pixel_mean"],
         std=recipe["pixel_std"],
         description=f"{name} {transform}, trained on distorted digits ({settings['data']}), "
-        f"reads {100 - settings['test_error_percent']:.2f}% of its test digits",
+        f"reads {100 - settings['test_error_percent']:.2f} % of its test digits",
     )

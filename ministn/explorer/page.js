@@ -144,7 +144,7 @@ function showInput() {
   context.fillStyle = COLOURS.grid;
   const dot = 1.4 * context.dot;
   for (const point of grid) if (point) context.fillRect(point[0] - dot / 2, point[1] - dot / 2, dot, dot);
-  for (const line of lines) path(context, line, COLOURS.grid + "b0", 1);
+  for (const line of lines) path(context, line, COLOURS.grid + "d0", 1);
   path(context, lines[0], COLOURS.top, 3);
   if (answer.transform === "tps") { // the gradient at each control point, the longest 40 CSS pixels long
     const scale = 40 * context.dot / Math.max(...pixel.gradient.map(Math.abs), 0.1);
@@ -221,9 +221,11 @@ function showPixel() {
     (outside ? ` ${["One", "Two", "Three", "All four"][outside - 1]} of the four lie outside the input.` : "");
   $("slope").textContent = `∂V/∂x = ${signed(slope[0])}, ∂V/∂y = ${signed(slope[1])} per input pixel. ` +
     (Math.hypot(...slope) < FLAT ? "All is flat here: to move changes nothing, so nothing is learned." : "The arrow points that way.");
+  const axis = Math.abs(slope[1]) > Math.abs(slope[0]) ? 1 : 0; // the example of the chain rule is that of the steeper one
+  const [name, theta] = [["x", "θ₁₁"], ["y", "θ₂₂"]][axis];
   $("chain").textContent = answer.transform === "affine"
-    ? `It moves the point, and the slope does the rest. Here at xₜ = ${number(target[0])} in the output, and with x in half widths: ` +
-      `∂V/∂θ₁₁ = ∂V/∂x · xₜ = ${signed(gradient[2])} · ${number(target[0])} = ${signed(gradient[0])}.`
+    ? `It moves the point, and the slope does the rest. Here at ${name}ₜ = ${number(target[axis])} of the output, and with ${name} in half ` +
+      `${["widths", "heights"][axis]}: ∂V/∂${theta} = ∂V/∂${name} · ${name}ₜ = ${signed(gradient[3 * axis + 2])} · ${number(target[axis])} = ${signed(gradient[4 * axis])}.`
     : answer.transform === "tps" ? "Each control point moves the point, a near one most. The lines at the blue points are ∂V/∂(point): follow them, and V gets brighter."
     : "Each number moves the point, and the slope does the rest: ∂V/∂θ stands below it.";
   showLens();
@@ -240,20 +242,21 @@ function showLens() { // four by four input pixels, and the weights of the middl
       context.fillRect(column - 0.49, row - 0.49, 0.98, 0.98);
     }
   }
-  context.font = "0.28px system-ui, sans-serif";
-  context.textAlign = "center";
-  context.lineJoin = "round";
-  pixel.taps.forEach((tap, k) => {
-    const column = 1 + (k % 2), row = 1 + (k >> 1), at = [column, row + (k < 2 ? -0.2 : 0.4)];
+  const places = [[1, 1], [2, 1], [1, 2], [2, 2]]; // of the taps
+  context.lineWidth = 0.08;
+  places.forEach(([column, row], k) => {
     context.strokeStyle = COLOURS[`tap${k}`];
-    context.lineWidth = 0.08;
     context.strokeRect(column - 0.45, row - 0.45, 0.9, 0.9);
-    context.strokeStyle = "black";
-    context.strokeText(number(tap.weight), ...at);
-    context.fillStyle = "white";
-    context.fillText(number(tap.weight), ...at);
   });
   arrow(context, [pixel.at[0] - left, pixel.at[1] - top], pixel.slope);
+  Object.assign(context, { font: "0.28px system-ui, sans-serif", textAlign: "center", lineJoin: "round", lineWidth: 0.08 });
+  places.forEach(([column, row], k) => {
+    const at = [number(pixel.taps[k].weight), column, row + (k < 2 ? -0.2 : 0.4)];
+    context.strokeStyle = "black";
+    context.strokeText(...at);
+    context.fillStyle = "white";
+    context.fillText(...at);
+  });
 }
 
 // --- what can be moved ------------------------------------------------------------------------------------------
@@ -337,7 +340,7 @@ function setDigit(image) {
   state.image = image;
   pencil.drawImage(bitmap(image, SIDE), 0, 0);
   showDigit();
-  look();
+  return look();
 }
 
 function showDigits() {
@@ -436,7 +439,6 @@ function choosing() {
 async function begin() {
   start = await post("start", {});
   for (const [transform, examples] of Object.entries(start.examples)) state.parameters[transform] = [...examples.identity];
-  state.pixel = [0.64, 0.5].map((part) => Math.floor(part * start.outputSize)); // on a stroke of the digit that is shown first
   if (start.network) {
     choice("network").disabled = false;
     choice("network").checked = true;
@@ -468,9 +470,14 @@ async function begin() {
   showDigits();
   drawing();
   choosing();
-  setDigit(start.digits[4][0]);
-  if (start.network) setTurn(30);
+  const shown = setDigit(start.digits[7][0]);
+  if (start.network) setTurn(45);
   new ResizeObserver(() => { showDigit(); if (answer) show(); }).observe(document.querySelector("main"));
+  await shown;
+  const grey = answer.output.pixels.map((value) => Math.abs(value - 140)); // most so at an edge, where there is a slope
+  const place = grey.indexOf(Math.min(...grey));
+  setPixel(place / start.outputSize, place % start.outputSize);
+  document.body.dataset.ready = "yes";
 }
 
 begin().catch((error) => {

@@ -120,9 +120,6 @@ class Handler(BaseHTTPRequestHandler):
             answer = self._answer()
         except RefusedError as error:
             self._refuse(*error.args)
-        except Exception as error:  # a fault of ours: all of it in the terminal, a line of it on the page
-            traceback.print_exc()
-            self._refuse(500, f"{type(error).__name__}: {error}")
         else:
             self._send(200, "application/json", json.dumps(answer, allow_nan=False).encode())
 
@@ -143,6 +140,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.server.worker.submit(answer, request).result()
         except RequestError as error:
             raise RefusedError(400, str(error)) from None
+        except Exception as error:  # a fault of ours: all of it in the terminal, a line of it on the page
+            traceback.print_exc()
+            raise RefusedError(500, f"{type(error).__name__}: {error}") from None
 
     def _check_host(self) -> None:
         host = self.headers.get("Host")
