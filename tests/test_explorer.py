@@ -653,6 +653,15 @@ def test_only_the_latest_of_many_questions_counts(page):
     assert page.run("$('turned').textContent") == "99°"
 
 
+def test_keys_on_a_slider_are_not_lost_while_an_answer_is_awaited(page):
+    page.run("$('theta0').focus()")
+    before = page.run("state.parameters.affine[0]")
+    for _ in range(10):
+        page.press("ArrowLeft")
+    settle(page)
+    assert page.run("answer.parameters[0]") == pytest.approx(before - 10 * 0.01, abs=0.0051)  # the first goes to a step
+
+
 def test_an_error_is_shown_and_goes_away(chromium, server):
     page = show(chromium, server)
     page.run("state.turn = 1000, look()")

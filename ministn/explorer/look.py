@@ -10,7 +10,7 @@ import numpy as np
 
 from ministn import functional as F
 from ministn.autodiff import Tensor
-from ministn.data import ImageDataset, mnist, strokes
+from ministn.data import mnist, strokes
 from ministn.explorer.network import TrainedNetwork
 from ministn.kernels._coordinates import pixel_centres, to_pixels
 from ministn.nn import transforms
@@ -45,7 +45,7 @@ def load_digits(data_dir: str | os.PathLike[str] | None = None) -> tuple[np.ndar
     if folder is None:
         images = strokes.draw(np.repeat(np.arange(10), EACH), np.random.default_rng(0))
         return images.reshape(10, EACH, SIDE, SIDE), "drawn by ministn"
-    dataset: ImageDataset = mnist.load(folder)
+    dataset = mnist.load(folder)
     places = [np.flatnonzero(dataset.test_labels == digit)[:EACH] for digit in range(10)]
     return dataset.test_images[np.array(places)], "MNIST test digits"
 
@@ -146,22 +146,22 @@ class Explorer:
             "input": _picture(source.data),
             "output": _picture(warped.data),
             "transform": name,
-            "parameters": _numbers(numbers, 6),
+            "parameters": _numbers(numbers),
             "angle": float(decompose(theta.data[0])["angle"]) if name == "affine" else None,
             "grid": self._in_sight(points.reshape(-1, 2)),
             "lines": [self._in_sight(line) if transform.matrix_rows != 2 else _numbers(line, 2) for line in lines],
             "pixel": {
                 "row": row,
                 "column": column,
-                "value": round(value.item(), 6),
+                "value": _numbers(value.data),
                 "target": [_numbers(pixel_centres(self.output_size, False, np.float32)[k], 4) for k in (column, row)],
                 "at": _numbers(points[row, column], 4),
                 "taps": self._taps(source, points[row, column]),
                 # by a step of one input pixel, which is 2 / canvas in the grid's own units
-                "slope": _numbers(_gradient(grid)[0, row, column] * 2 / self.canvas, 6),
-                "gradient": _numbers(_gradient(parameters)[0], 6),
+                "slope": _numbers(_gradient(grid)[0, row, column] * 2 / self.canvas),
+                "gradient": _numbers(_gradient(parameters)[0]),
             },
-            "probabilities": self.network and _numbers(self.network.probabilities(sampled.detach()), 6),
+            "probabilities": self.network and _numbers(self.network.probabilities(sampled.detach())),
         }
 
     def _placed(self, image: Tensor, degrees: float) -> Tensor:
@@ -193,8 +193,8 @@ class Explorer:
                     {
                         "row": row,
                         "column": column,
-                        "weight": round(float(weight), 6),
-                        "value": round(float(value), 6),
+                        "weight": _numbers(weight),
+                        "value": _numbers(value),
                         "inside": inside,
                     }
                 )
@@ -282,5 +282,5 @@ def _picture(pixels: np.ndarray) -> dict[str, Any]:
 
 
 def _numbers(array: np.ndarray, digits: int = 6) -> Any:
-    """A list of numbers with so many digits behind the point."""
+    """An array as a number or a list of them, with so many digits behind the point."""
     return np.round(np.asarray(array, np.float64), digits).tolist()

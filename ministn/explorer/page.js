@@ -169,8 +169,10 @@ function showOutput() {
 }
 
 function showTheta() {
-  const { transform, parameters, angle, pixel } = answer;
+  const { transform, angle, pixel } = answer;
   if ($("theta").dataset.transform !== transform) buildControls(transform);
+  const own = state.by === "hand" && state.transform === transform; // then a hand may be further than the answer
+  const parameters = own ? state.parameters[transform] : answer.parameters;
   if (transform === "tps") {
     const places = $("points").children, size = answer.input.size, across = 1 + 2 * MARGIN;
     for (let k = 0; k < places.length; k++) {
@@ -190,7 +192,7 @@ function showTheta() {
   }
   $("hint").textContent = state.by === "network"
     ? "The network has looked at the input and answered this θ" +
-      (angle === null ? ". " : `, which turns the grid by ${number(angle, 0)}°. `) + "Move a number to take over."
+      (angle === null ? ". " : `, which turns the grid by ${number(angle, 0)}°. `) + `Move a ${transform === "tps" ? "point" : "number"} to take over.`
     : transform === "tps" ? "Drag the blue points, or move them with the arrow keys: the grid bends like a thin sheet of metal."
     : "Below each number: how fast the chosen output pixel V gets brighter with it.";
 }
@@ -395,7 +397,7 @@ function setTurn(degrees) {
   look();
 }
 
-function swing() { // to and fro, until it is pressed again or the slider is moved
+function swing() { // left and right, until it is pressed again or the slider is moved
   const on = $("swing").getAttribute("aria-pressed") !== "true";
   $("swing").setAttribute("aria-pressed", on);
   const began = performance.now() - 2000 / Math.PI * Math.asin(Math.max(-1, Math.min(1, state.turn / 75)));
