@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import importlib
@@ -54,6 +55,11 @@ def report(findings: list[Finding]) -> str:
         if finding.advice:
             lines.append(f"{'':{width}}  -> {finding.advice}")
     return "\n".join(lines)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """There are none."""
+    parser.set_defaults(main=lambda options: main())
 
 
 def main() -> int:
