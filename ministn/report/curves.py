@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 460, 300
-LEFT, RIGHT, BOTTOM = 58, 448, 252  # of the plot; its top is below the legend
+LEFT, RIGHT, BOTTOM = 78, 452, 252  # of the plot; its top is below the legend
 LEGEND = 20  # a line of it
 
 
