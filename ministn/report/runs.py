@@ -124,7 +124,7 @@ def _of_reproduce_table1(folder: Path) -> Run:
         except CheckpointError as error:
             raise ReportError(str(error).replace(str(path), path.name)) from None
         about["sessions"] = saved.extra.get("sessions")
-        return _rows(saved.info["history"], HISTORY, path.name)
+        return _rows(saved.info.get("history", []), HISTORY, path.name)
 
     history = _or_lacking(lacking, "history", columns if finished else checkpoint)
     sessions = about.get("sessions")
@@ -132,7 +132,7 @@ def _of_reproduce_table1(folder: Path) -> Run:
         about |= sessions[-1]
         about["device"] = f"gpu, {about['gpu']}" if "gpu" in about else "cpu"
     transform = about.get("transform")
-    digits = {"mnist": "MNIST", "strokes": "drawn digits"}.get(about.get("digits", ""), "digits")
+    digits = {"mnist": "MNIST", "strokes": "drawn digits"}.get(str(about.get("digits")), "digits")
     lacking["theta"] = f"{TABLE1} does not record θ in numbers; the pictures above show what it does."
     return Run(
         folder,
