@@ -469,6 +469,6 @@ def test_in_a_browser_all_pictures_load_and_nothing_is_wider_than_the_screen(run
     (tmp_path / "frames.html").write_text(f"<!DOCTYPE html><body><script>{hear}</script>{frames}")
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--virtual-time-budget=10000", "--dump-dom", (tmp_path / "frames.html").as_uri()]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     seen = sorted(json.loads(line) for line in re.findall(r"\[\d+,\d+,\d+,\d+\]", result.stdout))
     assert seen == [[360, 4, 0, 0], [1200, 4, 0, 0]], result.stderr

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PAPER = "https://arxiv.org/abs/1506.02025"
 MISTAKES = "hardest_mistakes.png"  # of which a watch knows nothing
 KINDS = {".png": "image/png", ".gif": "image/gif"}
-Draw = Callable[[], bytes]
+Draw = Callable[[viz.Watch, str], bytes]  # the content of a file, of a watch and what it is of
 
 
 def render(run: Run) -> str:
@@ -122,7 +122,7 @@ def _animation(run: Run) -> str:
         "training to its end",
         "Follow the blue grid, the points that the network reads: it begins as the whole image, and moves until the "
         "digit below it stands as the classifier likes it.",
-        None if run.watch is None else lambda: _gif(run),
+        _gif,
     )
 
 
@@ -134,7 +134,7 @@ def _warped(run: Run) -> str:
             "A test digit of each class: as it comes, with the sampling grid over it, and as the classifier sees it",
             "Compare the first row with the last: the grid between them shows where the network reads, and its orange "
             "edge becomes the top.",
-            None if run.watch is None else lambda: _of_each_digit(run),
+            _of_each_digit,
         )
     return _picture(
         run,
@@ -142,14 +142,8 @@ def _warped(run: Run) -> str:
         "Several distortions of the same digits: as they come, with the sampling grid, and as the classifier sees them",
         "See whether the last row of a digit is more alike than its first row: then the network has undone what the "
         "distortion did.",
-        None if run.watch is None else lambda: _of_each_digit(run),
+        _of_each_digit,
     )
-
-
-def _of_each_digit(run: Run) -> bytes:
-    assert run.watch is not None
-    digits = (2, 3, 4, 7) if run.watch.images.shape[1] > 1 else run.watch.labels.tolist()
-    return _png(viz.before_and_after(run.watch, digits, data=_data(run)))
 
 
 def _means(run: Run) -> str:
@@ -157,14 +151,13 @@ def _means(run: Run) -> str:
     if watch is not None and watch.distorted is not None and watch.means["step"]:
         before, after = watch.distorted[1].mean(), watch.means["sharpness"][-1].mean()
         change = f" Here the sharpness goes from {100 * before:.1f} % to {100 * after:.1f} %."
-    drawable = watch is not None and watch.distorted is not None
     return _picture(
         run,
         "mean_images.png",
         "The mean image of each class, as its digits come and after the transformer at several moments of the training",
         "From row to row, look for edges that get sharper: the digits of a class then lie more exactly on one another."
         + change,
-        (lambda: _png(viz.mean_images(watch, data=_data(run)))) if watch is not None and drawable else None,
+        None if watch is None or watch.distorted is None else _mean_images,
     )
 
 
@@ -190,8 +183,9 @@ def _picture(run: Run, name: str, alt: str, caption: str, draw: Draw | None) -> 
         reason = f"The run has left no {name}{'' if run.finished else ' yet'}."
         if name == MISTAKES and run.script == TABLE1:
             reason = f"{run.script} does not draw them."
-    if draw is not None and (content is None or not run.finished):
-        content = draw()  # what a run that went on had drawn when it was shorter is not what it does now
+    if draw is not None and run.watch is not None and (content is None or not run.finished):
+        # What a run that went on had drawn when it was shorter is not what it does now.
+        content = draw(run.watch, f"{run.network} on {run.data}, test digits")
     elif content is not None and not run.finished:
         caption += " Drawn when this run had finished once, before it went on."
     if content is None:
@@ -226,18 +220,22 @@ def _png(figure: Figure) -> bytes:
     return content.getvalue()
 
 
-def _gif(run: Run) -> bytes:
-    assert run.watch is not None
-    watched = run.watch.labels.tolist()
+def _of_each_digit(watch: viz.Watch, data: str) -> bytes:
+    digits = (2, 3, 4, 7) if watch.images.shape[1] > 1 else watch.labels.tolist()
+    return _png(viz.before_and_after(watch, digits, data=data))
+
+
+def _mean_images(watch: viz.Watch, data: str) -> bytes:
+    return _png(viz.mean_images(watch, data=data))
+
+
+def _gif(watch: viz.Watch, data: str) -> bytes:
+    watched = watch.labels.tolist()
     digits = [digit for digit in (2, 3, 4, 6, 7, 9) if digit in watched] or watched[:6]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "warp.gif")
-        viz.warp_animation(run.watch, path, digits, data=_data(run))
+        viz.warp_animation(watch, path, digits, data=data)
         return path.read_bytes()
-
-
-def _data(run: Run) -> str:
-    return f"{run.network} on {run.data}, test digits"
 
 
 # --- curves -------------------------------------------------------------------------------------------------------
