@@ -500,23 +500,9 @@ def session(device: str, capture: bool) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "threads": ministn.get_num_threads(),
         **on_gpu,
-        **code_version(),
+        **records.code_version(),
         "environment": records.environment(),
     }
-
-
-def code_version() -> dict[str, Any]:
-    """The commit of the repository, and whether the code in it is as committed; None where there is no repository."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--", ":/ministn", ":/examples", ":/pyproject.toml")
-        return {"commit": git("rev-parse", "HEAD"), "clean": not changed}
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "clean": None}
 
 
 @contextlib.contextmanager

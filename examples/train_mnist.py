@@ -5,8 +5,9 @@
     python examples/train_mnist.py --resume runs/...   # go on where a run stopped
     python examples/train_mnist.py --device gpu        # on an NVIDIA GPU, with CuPy: pip install "ministn[gpu-cuda12]"
 
-A run leaves a folder with its settings, a table of metrics, a checkpoint, the weights and pictures. The training loop
-itself is `ministn.training.Trainer`; this file chooses what is trained and shows how it goes.
+A run leaves a folder with its settings, a table of metrics, a checkpoint, the weights and pictures; `python -m ministn
+report` makes one page of it, with an animation of what watch.npz has kept. The training loop itself is
+`ministn.training.Trainer`; this file chooses what is trained and shows how it goes.
 """
 
 from __future__ import annotations
@@ -73,6 +74,9 @@ MODELS = {
 QUICK_TRAIN, QUICK_TEST = 16_384, 2_000  # images that --quick uses
 WATCHED = 200  # test digits whose transformation is recorded ...
 RECORDS_PER_EPOCH = 20  # ... this often
+CROWD = 50  # test digits of each class whose mean is recorded
+MOMENTS = 32  # of the training at which one digit of each class is looked at
+WATCH = "watch.npz"
 SECONDS_PER_READING = 0.2  # between the losses that the progress bar shows: on the GPU each has to be waited for
 
 
@@ -153,6 +157,22 @@ def compile_kernels(trainer: training.Trainer) -> None:
 # --- the run and its folder ---------------------------------------------------------------------------------------
 
 
+def make_watch(settings: dict[str, Any], dataset: data.ImageDataset, trainer: training.Trainer) -> viz.Watch:
+    """Of the first test digit of each class, and for the means of the next ones."""
+    places = [np.flatnonzero(dataset.test_labels == label) for label in np.unique(dataset.test_labels)]
+    digits, crowd = [place[0] for place in places], np.concatenate([place[1 : CROWD + 1] for place in places])
+    return viz.Watch(
+        dataset.test_images[digits, None],
+        dataset.test_labels[digits],
+        settings["recipe"]["epochs"] * len(trainer.train_loader),
+        mean=dataset.mean,
+        std=dataset.std,
+        crowd=dataset.test_images[crowd],
+        crowd_labels=dataset.test_labels[crowd],
+        moments=MOMENTS,
+    )
+
+
 class Run:
     """Shows the progress of a training and keeps its folder up to date."""
 
@@ -171,6 +191,7 @@ class Run:
             ).batches()
         )[0]
         self.theta_rows: list[dict[str, float]] = []
+        self.watch = make_watch(settings, dataset, trainer) if self.has_stn else None
         self.bar: tqdm[Any] | None = None
         self.last_reading = 0.0
 
@@ -180,6 +201,8 @@ class Run:
             self.print_row(row)
         if not self.theta_rows:
             self.record_theta()
+        if self.watch is not None:
+            self.watch.record(self.trainer)  # before the first step; where a run goes on, that again
         if self.trainer.history:
             self.save()  # a run that goes on in a new folder has all its files there, even if nothing is left to do
         try:
@@ -201,6 +224,8 @@ class Run:
             self.bar.set_postfix(loss=f"{metrics.loss:.4f}", accuracy=f"{metrics.accuracy:.2%}", refresh=False)
         if trainer.step % max(len(trainer.train_loader) // RECORDS_PER_EPOCH, 1) == 0:
             self.record_theta()
+        if self.watch is not None:
+            self.watch.record(trainer)
 
     def on_epoch(self, trainer: training.Trainer) -> None:
         self.close_bar()
@@ -235,7 +260,9 @@ class Run:
         self.theta_rows.append(row)
 
     def save(self) -> None:
-        """The checkpoint first: it holds all that the other files show."""
+        """The watch, of which the checkpoint must not be ahead; the checkpoint; and what shows parts of it."""
+        if self.watch is not None:
+            self.watch.save(self.folder / WATCH, compress=False)
         records.save_checkpoint(
             self.folder / "checkpoint.safetensors", self.trainer, settings=self.settings, theta=self.theta_rows
         )
@@ -276,6 +303,7 @@ def open_folder(
     folder: Path | None,
     settings: dict[str, Any],
     dataset: data.ImageDataset,
+    parameters: int,
     resumed: Path | None,
     device: dict[str, Any],
 ) -> Path:
@@ -287,8 +315,12 @@ def open_folder(
     config = {
         **settings,
         **device,
+        "parameters": parameters,
         "data_name": dataset.name,
         "data_source": dataset.source,
+        "train_images": len(dataset.train_images),
+        "test_images": len(dataset.test_images),
+        **records.code_version(),
         "environment": records.environment(),
     }
     text = json.dumps(config, indent=2) + "\n"
@@ -488,11 +520,16 @@ def start(options: argparse.Namespace) -> Run:
         "deterministic": on_gpu and options.deterministic,
         "capture": on_gpu and options.capture,
     }
-    folder = open_folder(options.out or (path and path.parent), settings, dataset, resumed=path, device=where)
+    size = sum(parameter.numel() for parameter in trainer.model.parameters())
+    folder = open_folder(options.out or (path and path.parent), settings, dataset, size, resumed=path, device=where)
     run = Run(folder, settings, dataset, trainer)
     if checkpoint is not None:
         run.theta_rows = checkpoint.extra["theta"]
-    size = sum(parameter.numel() for parameter in trainer.model.parameters())
+        if run.watch is not None:
+            try:
+                run.watch.resume(checkpoint.path.with_name(WATCH))
+            except (OSError, ValueError) as error:
+                notes.append(f"{error}; what the transformer did before is not in the animation")
     print(f"model   {settings['model']}, {size:,} parameters, recipe {settings['recipe_name']}")
     print(f"data    {dataset.describe()}")
     ways = f"{', deterministic kernels' * where['deterministic']}{', steps as a graph' * where['capture']}"

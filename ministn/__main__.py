@@ -9,6 +9,7 @@ import sys
 COMMANDS = {  # each module has add_arguments(parser) and main(options), and loads nothing heavy before main runs
     "doctor": ("ministn.doctor", "what ministn finds here, and what to install"),
     "explore": ("ministn.explorer", "a page to drag theta on, and to watch a trained network transform"),
+    "report": ("ministn.report", "one page of what a run has left, pictures and all"),
 }
 
 parser = argparse.ArgumentParser(prog="python -m ministn", description="Spatial Transformer Networks from scratch.")

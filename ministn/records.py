@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -302,6 +303,27 @@ def environment() -> dict[str, str]:
         "numba": numba.__version__,
         "processor": _processor(),
     }
+
+
+def code_version() -> dict[str, Any]:
+    """The commit that this code is of, and whether the code is as committed.
+
+    Returns
+    -------
+    dict
+        ``"commit"``, 40 hexadecimal digits, and ``"clean"``, bool; both None where the package is in no repository.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # an environment may lie in someone else's repository
+        changed = git("status", "--porcelain", "--", ":/ministn", ":/examples", ":/pyproject.toml")
+        return {"commit": git("rev-parse", "HEAD"), "clean": not changed}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "clean": None}
 
 
 def _processor() -> str:

@@ -20,7 +20,7 @@ import pytest
 import safetensors.numpy
 
 import ministn
-from ministn import data, models, records, training
+from ministn import data, models, records, training, viz
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "train_mnist.py"
 STN_PICTURES = {"learning_curves.png", "warped_digits.png", "theta_over_training.png", "hardest_mistakes.png"}
@@ -117,8 +117,8 @@ def test_a_run_leaves_everything(train_mnist, capsys, tmp_path, small_data, mode
     stdout, stderr = capsys.readouterr()
 
     pictures = CNN_PICTURES if model == "cnn" else STN_PICTURES
-    theta = set() if model == "cnn" else {"theta.csv"}
-    assert set(os.listdir(out)) == FILES | pictures | theta
+    transformer = set() if model == "cnn" else {"theta.csv", "watch.npz"}
+    assert set(os.listdir(out)) == FILES | pictures | transformer
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
     assert f"{model}, {parameters:,} parameters" in stdout
     assert small_data.describe() in stdout
@@ -135,6 +135,8 @@ def test_a_run_leaves_everything(train_mnist, capsys, tmp_path, small_data, mode
     assert (config["recipe"]["epochs"], config["recipe"]["batch_size"]) == (2, 64)
     assert config["data_name"] == small_data.name
     assert config["environment"] == records.environment()
+    assert (config["parameters"], config["train_images"], config["test_images"]) == (parameters, 300, 60)
+    assert {key: config[key] for key in ("commit", "clean")} == records.code_version()
 
     built = {"stn": models.MnistSTN(), "stn-coordconv": models.MnistSTN(coord_conv=True), "cnn": models.MnistCNN()}
     records.load_weights(out / "model.safetensors", built[model])
@@ -206,6 +208,10 @@ def test_ctrl_c_saves_and_the_printed_command_goes_on_exactly(
     for name in whole:
         np.testing.assert_array_equal(whole[name], resumed[name])  # to the last bit
     assert Path("whole/theta.csv").read_text() == Path("stopped run/theta.csv").read_text()
+    whole, resumed = (viz.Watch.read(f"{run}/watch.npz") for run in ("whole", "stopped run"))
+    for table in ("moments", "means"):
+        for key, values in getattr(whole, table).items():
+            np.testing.assert_array_equal(values, getattr(resumed, table)[key])
     columns = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
     whole, resumed = (read_rows(f"{run}/metrics.csv") for run in ("whole", "stopped run"))
     assert [[row[c] for c in columns] for row in whole] == [[row[c] for c in columns] for row in resumed]
@@ -217,6 +223,48 @@ def test_a_run_can_be_made_longer(train_mnist, capsys):
     assert train_mnist.main(["--resume", "run/checkpoint.safetensors", "--epochs", "2", "--threads", "1"]) == 0
     assert len(Path("run/metrics.csv").read_text().splitlines()) == 3
     assert json.loads(Path("run/config.json").read_text())["recipe"]["epochs"] == 2
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_transformer_is_watched_from_the_beginning_to_the_end_of_a_longer_run(train_mnist, capsys, small_data):
+    options = ["--epochs", "1", "--batch-size", "64", "--out", "run"]  # of 5 steps
+    train_mnist.main(options)
+    first = viz.Watch.read("run/watch.npz")
+    assert first.moments["step"] == [0, 1, 2, 3, 4, 5]
+    assert first.means["step"] == [0, 5]  # with 0.01, 0.03 and 0.1 of the steps rounded
+    places = [np.flatnonzero(small_data.test_labels == digit) for digit in range(10)]
+    np.testing.assert_array_equal(first.images[:, 0], small_data.test_images[[place[0] for place in places]])
+    np.testing.assert_array_equal(first.images, first.moments["warped"][0])  # it begins with the identity
+    crowd = np.concatenate([place[1:51] for place in places])
+    expected = viz.class_means(small_data.test_images[crowd] / np.float32(255), small_data.test_labels[crowd])
+    np.testing.assert_array_equal(first.distorted[0], expected[0])
+
+    capsys.readouterr()
+    train_mnist.main(["--resume", "run", "--epochs", "3", "--out", "longer"])
+    assert "watch" not in capsys.readouterr().out
+    longer = viz.Watch.read("longer/watch.npz")
+    assert longer.moments["step"][:6] == first.moments["step"]
+    assert longer.moments["step"][-1] == longer.means["step"][-1] == 15
+    np.testing.assert_array_equal(longer.moments["lines"][:6], first.moments["lines"])
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "No such file or directory"), (b"PK", "not the file of a Watch")]
+)
+def test_a_run_goes_on_without_a_watch_and_says_so(train_mnist, capsys, content, reason):
+    options = ["--epochs", "1", "--batch-size", "64", "--out", "run"]
+    train_mnist.main(options)
+    Path("run/watch.npz").unlink()
+    if content is not None:
+        Path("run/watch.npz").write_bytes(content)
+    capsys.readouterr()
+    assert train_mnist.main(["--resume", "run", "--epochs", "2"]) == 0
+    (note,) = (line for line in capsys.readouterr().out.splitlines() if "watch.npz" in line)
+    assert note.startswith("note    ")
+    assert reason in note
+    assert note.endswith("what the transformer did before is not in the animation")
+    assert viz.Watch.read("run/watch.npz").moments["step"][0] == 5
 
 
 @pytest.mark.usefixtures("no_pictures")
