@@ -542,6 +542,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a file; None if there is no such file."""
     try:
         content: dict[str, Any] = json.loads(path.read_text())
+        json.dumps(content, ensure_ascii=False).encode()  # fails on half a character, which could not be written
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:

@@ -396,11 +396,7 @@ def choose_settings(options: argparse.Namespace) -> dict[str, Any]:
 def resumed_settings(options: argparse.Namespace, checkpoint: records.Checkpoint) -> dict[str, Any]:
     """The settings of the run that goes on, with what may change (epochs, threads, data folder) changed."""
     settings, template = checkpoint.extra.get("settings"), choose_settings(options)
-    try:
-        ours = settings.keys() == template.keys() and settings["recipe"].keys() == template["recipe"].keys()
-    except AttributeError:
-        ours = False
-    if not ours or "theta" not in checkpoint.extra:
+    if not is_like(settings, template) or not is_table(checkpoint.extra.get("theta")):
         raise UsageError(f"{checkpoint.path} was not made by train_mnist")
     saved = {**settings["recipe"], **settings, "recipe": settings["recipe_name"]}
     for key in ("model", "recipe", "batch_size", "lr", "optimizer", "seed", "data", "quick"):
@@ -412,6 +408,29 @@ def resumed_settings(options: argparse.Namespace, checkpoint: records.Checkpoint
     settings["threads"] = options.threads or settings["threads"]
     settings["data_dir"] = template["data_dir"] or settings["data_dir"]
     return settings
+
+
+def is_like(value: Any, template: Any) -> bool:
+    """Whether it has the same keys, with values of the same types."""
+    if isinstance(template, dict):
+        return (
+            isinstance(value, dict)
+            and value.keys() == template.keys()
+            and all(is_like(value[key], template[key]) for key in template)
+        )
+    if template is None or isinstance(template, str):  # a folder that may not be given
+        return value is None or isinstance(value, str)
+    return type(value) is type(template) or (isinstance(template, float) and type(value) is int)
+
+
+def is_table(rows: Any) -> bool:
+    """Whether they are rows of numbers with the same keys."""
+    return isinstance(rows, list) and all(
+        isinstance(row, dict)
+        and row.keys() == rows[0].keys()
+        and all(type(value) in (int, float) for value in row.values())
+        for row in rows
+    )
 
 
 def load_data(settings: dict[str, Any]) -> data.ImageDataset:
@@ -474,7 +493,12 @@ def start(options: argparse.Namespace, lock: contextlib.ExitStack) -> Run:
         notes.append(f"the run had {was} threads, more than there are here; results do not depend on the number")
 
     dataset = load_data(settings)
-    trainer = build(settings, dataset, device, options.capture)
+    try:
+        trainer = build(settings, dataset, device, options.capture)
+    except (KeyError, OverflowError, ValueError) as error:
+        if checkpoint is None:
+            raise
+        raise UsageError(f"{checkpoint.path} was not made by train_mnist ({error})") from None
     if checkpoint is not None:
         checkpoint.restore(trainer)
         epochs = settings["recipe"]["epochs"]

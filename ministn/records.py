@@ -34,6 +34,8 @@ try:
 except ImportError:  # Windows, where nothing keeps two processes from the same folder
     fcntl = None  # type: ignore[assignment]
 
+# What a checkpoint knows of each complete epoch: the keys of `Trainer.history`.
+HISTORY = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "images_per_second", "seconds")
 CHECKPOINT_FORMAT = "ministn checkpoint"
 CHECKPOINT_VERSION = 1
 
@@ -132,8 +134,14 @@ class Checkpoint:
             _check_made_with(info["made_with"], trainer)
             epoch, step, seconds = int(info["epoch"]), int(info["step"]), float(info["seconds"])
             metrics, history = Metrics(**info["metrics"]), [dict(row) for row in info["history"]]
-            if len(history) != epoch or not 0 <= step <= len(trainer.train_loader):
+            complete = [row.get("epoch") for row in history] == list(range(1, len(history) + 1))
+            if not complete or len(history) != epoch or not 0 <= step <= len(trainer.train_loader):
                 raise ValueError(f"epoch {epoch} and step {step} do not fit the history and the data")
+            for row in (info["metrics"], *history):
+                if row is not info["metrics"] and row.keys() != set(HISTORY):
+                    raise ValueError(f"expected {', '.join(HISTORY)} of each epoch, got {', '.join(row)}")
+                if bad := [name for name, value in row.items() if type(value) not in (int, float)]:
+                    raise TypeError(f"expected {bad[0]} to be a number, got {row[bad[0]]!r:.40}")
             slots: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in info["optimizer_numbers"].items()}
             for key, array in self.arrays.items():
                 if key.startswith("optimizer."):

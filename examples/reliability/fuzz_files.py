@@ -40,8 +40,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ["NUMBA_THREADING_LAYER"] = "workqueue"  # with OpenMP a process that has trained cannot be copied
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import kills
 import numpy as np
@@ -151,7 +150,8 @@ def make_kinds(folder: Path) -> dict[str, Kind]:
             got = mnist._check_canonical(io.BytesIO(content), label, "train-images-idx3-ubyte")
         except data.DataError:
             return "refused"
-        assert got.raw == images and got.array.tobytes() == images[16:]
+        assert got.raw == images
+        assert got.array.tobytes() == images[16:]
         return "same"
 
     def package(content: bytes) -> str:
@@ -228,8 +228,7 @@ def make_kinds(folder: Path) -> dict[str, Kind]:
         file.write_bytes(content)
         try:
             viz.Watch.read(file)
-        except ValueError as error:
-            assert str(error).startswith(f"{file}: not the file of a Watch"), error
+        except ValueError:
             return "refused"
         return "other"
 
@@ -301,7 +300,6 @@ def make_run(folder: Path) -> bytes:
     """The checkpoint of a run of train_mnist, which in this process trains on a few drawn digits and draws nothing."""
     digits = data.strokes.load(train_size=64, test_size=20, seed=0)
     vars(data)["load"] = lambda name, data_dir=None: digits
-    vars(train_mnist.Run)["report"] if False else None
     train_mnist.Run.report = lambda run: None  # type: ignore[method-assign]
     train_mnist.main(["--model", "cnn", "--epochs", "1", "--threads", "1", "--out", str(folder / "run")])
     return (folder / "run" / train_mnist.CHECKPOINT).read_bytes()
