@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import itertools
 import json
 import os
 import resource
@@ -28,7 +29,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -222,7 +223,7 @@ def kill_later(process: int, seconds: float) -> int:
     return wait_for(process)
 
 
-def disturb_trainings(folder: Path, kills: int, seed: int) -> dict[str, Any]:
+def disturb_trainings(folder: Path, kills: int, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """The first three of the ways above, `kills` times each."""
     generator = np.random.default_rng(seed)
     train(folder / "compiled")  # so that the processes, which are copies of this one, begin to train at once
@@ -244,10 +245,11 @@ def disturb_trainings(folder: Path, kills: int, seed: int) -> dict[str, Any]:
         return start
 
     ways = {"kill": killed, "torn": at_a_save(tear), "full": at_a_save(lambda save, part: fill(save, part, size))}
-    return {name: Campaign(name, folder, kills, generator).work(start, expected) for name, start in ways.items()}
+    for name, start in ways.items():
+        yield name, Campaign(name, folder, kills, generator).work(start, expected)
 
 
-def kill_program(folder: Path, kills: int, seed: int) -> dict[str, Any]:
+def kill_program(folder: Path, kills: int, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """The fourth way: a program whose run is resumed as its user would do it."""
     generator = np.random.default_rng(seed)
     options = ["--quick", "--data", "strokes", "--epochs", "2", "--threads", "1"]
@@ -269,7 +271,8 @@ def kill_program(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     if start(folder / "program", False):
         raise SystemExit("the program that is not disturbed failed")
     seconds = time.perf_counter() - begun
-    return Campaign("program", folder, kills, generator).work(start, state_of(folder / "program" / CHECKPOINT))
+    expected = state_of(folder / "program" / CHECKPOINT)
+    yield "program", Campaign("program", folder, kills, generator).work(start, expected)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -280,14 +283,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="the figures")
     options = parser.parse_args(arguments)
     ministn.set_num_threads(1)
+    results: dict[str, Any] = {"environment": records.environment()}
     with tempfile.TemporaryDirectory() as name:
-        results = disturb_trainings(Path(name), options.kills, options.seed)
+        campaigns = disturb_trainings(Path(name), options.kills, options.seed)
         if options.program_kills:
-            results["program"] = kill_program(Path(name), options.program_kills, options.seed)
-    results["environment"] = records.environment()
-    text = json.dumps(results, indent=1) + "\n"
-    records.write_atomically(options.out, text.encode())
-    print(text, end="")
+            campaigns = itertools.chain(campaigns, kill_program(Path(name), options.program_kills, options.seed))
+        for campaign, figures in campaigns:
+            results[campaign] = figures
+            print(campaign, figures, flush=True)
+            records.write_atomically(options.out, (json.dumps(results, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":
