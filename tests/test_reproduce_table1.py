@@ -638,7 +638,7 @@ def test_tables_that_cannot_be_made(table1, capsys):
         ({"recipe": None}, "is not the result of a run"),
         ({"test_error_percent": "low"}, "is not the result of a run"),
         ({"wall_seconds": float("nan")}, "is not the result of a run"),
-        ({"model": "RNN"}, "is not the result of a run"),
+        ({"recipe_name": "another"}, "is not the result of a run"),
     ],
     ids=str,
 )

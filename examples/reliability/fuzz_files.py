@@ -131,7 +131,7 @@ def make_kinds(folder: Path) -> dict[str, Kind]:
             return "refused"
         with contextlib.suppress(training.NonFiniteLossError):
             trainer.fit(trainer.epoch + 1)
-        records.save_checkpoint(file, trainer)
+            records.save_checkpoint(file, trainer)
         return "other"
 
     def weights(content: bytes) -> str:
@@ -362,7 +362,7 @@ def main(arguments: list[str] | None = None) -> None:
     ministn.set_num_threads(1)
     if options.one:
         guided(options.one, options.guided)
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = {"environment": records.environment()}
     with tempfile.TemporaryDirectory() as name:
         for kind_name, kind in make_kinds(Path(name)).items():
             if options.kind and kind_name not in options.kind:
@@ -371,8 +371,7 @@ def main(arguments: list[str] | None = None) -> None:
             if options.guided:
                 results[kind_name]["guided"] = run_guided(kind_name, options.guided)
             print(kind_name, results[kind_name], flush=True)
-    results["environment"] = records.environment()
-    records.write_atomically(options.out, (json.dumps(results, indent=1) + "\n").encode())
+            records.write_atomically(options.out, (json.dumps(results, indent=1) + "\n").encode())
 
 
 def run_guided(kind: str, seconds: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from damage import damage, damage_header
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ministn import nn, records
@@ -135,6 +135,7 @@ def test_an_idx_file_is_read_as_it_is_or_refused(edits, zipped):
 
 @given(edits, st.sampled_from([damage, damage_header]), st.booleans())
 @example([], damage, True)
+@settings(deadline=None)  # a disk may be slow
 def test_weights_are_those_that_were_saved_or_refused(tmp_path_factory, edits, way, checksum):
     path, model = tmp_path_factory.getbasetemp() / "weights", nn.Linear(3, 2)
     saved = {name: tensor.numpy() + 1 for name, tensor in model.state_dict().items()}
