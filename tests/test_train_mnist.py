@@ -25,7 +25,7 @@ from ministn import data, models, records, training, viz
 SCRIPT = Path(__file__).parents[1] / "examples" / "train_mnist.py"
 STN_PICTURES = {"learning_curves.png", "warped_digits.png", "theta_over_training.png", "hardest_mistakes.png"}
 CNN_PICTURES = {"learning_curves.png", "hardest_mistakes.png"}
-FILES = {"config.json", "metrics.csv", "checkpoint.safetensors", "model.safetensors"}
+FILES = {"config.json", "metrics.csv", "checkpoint.safetensors", "model.safetensors", "lock"}
 
 
 @pytest.fixture(scope="module")
@@ -312,29 +312,81 @@ def test_a_diverging_run_ends_with_one_clear_line(train_mnist, capsys, model):
     assert err.count("\n") == 1
 
 
-@pytest.mark.usefixtures("no_pictures")
-def test_a_full_disk_ends_the_run_with_one_clear_line(train_mnist, capsys, monkeypatch):
-    def fail(*_, **__):
-        raise OSError(28, "No space left on device")
+@pytest.fixture
+def disk_that_fills(monkeypatch):
+    """Room for the first checkpoint, and for no other."""
+    save, saved = records.save_checkpoint, []
+
+    def fail(path, *arguments, **extra):
+        if saved:
+            raise OSError(28, "No space left on device")
+        save(path, *arguments, **extra)
+        saved.append(path)
 
     monkeypatch.setattr(records, "save_checkpoint", fail)
+
+
+KEPT = "train_mnist: [Errno 28] No space left on device; the last checkpoint is kept, go on from it with "
+
+
+@pytest.mark.usefixtures("no_pictures", "disk_that_fills")
+def test_a_full_disk_ends_the_run_with_one_clear_line(train_mnist, capsys):
     assert train_mnist.main(["--quick", "--model", "cnn", "--out", "run"]) == 1
-    assert capsys.readouterr().err == "train_mnist: [Errno 28] No space left on device\n"
-    assert os.listdir("run") == ["config.json"]
+    err = capsys.readouterr().err
+    assert err.startswith(KEPT)
+    assert err.endswith(" --resume run\n")
+    assert err.count("\n") == 1
+    assert set(os.listdir("run")) == {"config.json", "checkpoint.safetensors", "lock"}
 
 
-def test_ctrl_c_and_then_a_full_disk(train_mnist, capsys, monkeypatch, ctrl_c):
+@pytest.mark.usefixtures("no_pictures")
+def test_a_disk_that_is_full_from_the_beginning(train_mnist, capsys, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(records, "save_checkpoint", fail)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        message = refused(train_mnist, capsys, "--quick", "--model", "cnn", "--out", "run")
+    assert message == "train_mnist: cannot write to the run folder run: No space left on device\n"
+    assert train_mnist.main(["--quick", "--model", "cnn", "--out", "run"]) == 0  # once there is room
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("where", ["compile_kernels", "first epoch"])
+def test_a_run_that_was_killed_before_its_first_epoch_was_complete(train_mnist, monkeypatch, where):
+    class Killed(BaseException):
+        pass
+
+    def kill(*_):
+        raise Killed
+
+    options = ["--quick", "--model", "cnn"]
+    assert train_mnist.main([*options, "--out", "whole"]) == 0
+    with monkeypatch.context() as patch:
+        at = (train_mnist, "compile_kernels") if where == "compile_kernels" else (train_mnist.Run, "on_epoch")
+        patch.setattr(*at, kill)
+        with pytest.raises(Killed):
+            train_mnist.main([*options, "--out", "run"])
+    assert train_mnist.main(["--resume", "run"]) == 0
+    whole, run = (safetensors.numpy.load_file(f"{name}/model.safetensors") for name in ("whole", "run"))
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], run[name])  # to the last bit
+
+
+@pytest.mark.usefixtures("disk_that_fills")
+def test_ctrl_c_and_then_a_full_disk(train_mnist, capsys, monkeypatch, ctrl_c):
     press_ctrl_c_at(monkeypatch, train_mnist, 1, ctrl_c)
     assert train_mnist.main(["--quick", "--model", "cnn", "--out", "run"]) == 1
     assert capsys.readouterr().err.splitlines() == [
         "",
         "stopping after this step (Ctrl-C again: at once)",
-        "train_mnist: [Errno 28] No space left on device",
+        KEPT + shlex.join([*command_of(train_mnist), "--resume", "run"]),
     ]
+
+
+def command_of(train_mnist) -> list[str]:
+    """Python and the script as the printed commands have them."""
+    return [min(str(path), os.path.relpath(path), key=len) for path in (sys.executable, train_mnist.__file__)]
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------
@@ -417,6 +469,47 @@ def test_a_folder_in_which_a_run_has_just_begun(train_mnist, capsys):
     Path("run/config.json").write_text("its settings")
     assert "run/config.json is there already" in refused(train_mnist, capsys, "--out", "run")
     assert Path("run/config.json").read_text() == "its settings"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_folder_that_another_process_has(train_mnist, capsys):
+    with records.locked("run"):
+        assert "another program is at run" in refused(train_mnist, capsys, "--quick", "--out", "run")
+    assert os.listdir("run") == ["lock"]
+    train_mnist.main(["--quick", "--model", "cnn", "--out", "run"])
+    before = {path.name: path.read_bytes() for path in Path("run").iterdir()}
+    capsys.readouterr()
+    with records.locked("run"):
+        assert "another program is at run" in refused(train_mnist, capsys, "--resume", "run", "--epochs", "2")
+    assert {path.name: path.read_bytes() for path in Path("run").iterdir()} == before
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("settings", {"model": "cnn"}),
+        ("settings", {"recipe": {"epochs": "many"}}),
+        ("settings", {"recipe": {"batch_size": 0}}),
+        ("settings", {"model": "rnn"}),
+        ("theta", 5),
+        ("theta", [{"step": None}]),
+    ],
+)
+def test_a_checkpoint_with_settings_that_make_no_sense(train_mnist, capsys, name, value):
+    train_mnist.main(["--quick", "--model", "cnn", "--out", "run"])
+    extra = records.read_checkpoint("run/checkpoint.safetensors").extra
+    if name == "theta":
+        extra["theta"] = value
+    elif value == {"model": "cnn"}:
+        extra["settings"] = value  # alone
+    else:
+        extra["settings"] = {**extra["settings"], **value}
+        extra["settings"]["recipe"] = {**train_mnist.dataclasses.asdict(train_mnist.RECIPES["default"])}
+        extra["settings"]["recipe"] |= value.get("recipe", {})
+    rewrite("run/checkpoint.safetensors", "run/checkpoint.safetensors", extra=extra)
+    capsys.readouterr()
+    assert "was not made by train_mnist" in refused(train_mnist, capsys, "--resume", "run")
 
 
 @pytest.mark.usefixtures("no_pictures")
