@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class PixelGradients(NamedTuple):
+@dataclass(frozen=True)
+class PixelGradients:
     """One pixel V of a warped image and its derivatives.
 
     Attributes

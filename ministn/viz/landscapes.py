@@ -1,21 +1,14 @@
-"""The loss as a landscape: over the place and the angle at which a transform looks, what gradient descent does there,
-and from how far it finds the goal.
+"""The loss over poses: as a landscape, with the way that gradient descent takes there, and from how far it finds home.
 
-A *pose* is where a transformer looks: three numbers ``(angle, shift_x, shift_y)``, in degrees and pixels of the input,
-
-.. math::
-    \\theta = \\begin{pmatrix} \\cos\\varphi & -\\sin\\varphi & 2 s_x / W \\\\
-    \\sin\\varphi & \\cos\\varphi & 2 s_y / H \\end{pmatrix}
-
-so that (0, 0, 0) is the identity. Losses and gradients over poses are computed by ministn's own backward pass; what
-draws them only draws.
+What computes is apart from what draws. All gradients come from ministn's own backward pass.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -44,7 +37,17 @@ Sampler = Callable[[Tensor, Tensor], Tensor]  # images (N, 1, H, W) and theta (N
 
 
 class PoseLoss:
-    """A loss of theta, as a function of the pose, with its gradient.
+    r"""A loss of theta, as a function of the pose, with its gradient.
+
+    A pose is where a transform looks: (angle, shift_x, shift_y), in degrees and in pixels of the input,
+
+    .. math::
+        \theta = \begin{pmatrix}
+        \cos\varphi & -\sin\varphi & 2 s_x / W \\
+        \sin\varphi & \cos\varphi & 2 s_y / H
+        \end{pmatrix}
+
+    so (0, 0, 0) is the identity. On a picture that is not square the rotation is one of normalised coordinates.
 
     Parameters
     ----------
@@ -185,8 +188,18 @@ def multi_sampled(count: int, spread: float = 1.0) -> Sampler:
     return sample
 
 
-class Landscape(NamedTuple):
-    """A loss over two of the three numbers of a pose: `loss[i, j]` is that of ``x[j]`` and ``y[i]``."""
+@dataclass(frozen=True)
+class Landscape:
+    """A loss over two of the three numbers of a pose.
+
+    Attributes
+    ----------
+    along : two of "angle", "shift_x", "shift_y"
+        What x and y are.
+    x, y : float arrays, shapes (Q,) and (P,)
+        In degrees or pixels.
+    loss : float array, shape (P, Q)
+    """
 
     along: tuple[str, str]
     x: np.ndarray
@@ -247,8 +260,19 @@ def descend(
     return np.array(path)
 
 
-class Basin(NamedTuple):
-    """A loss and its slope along a line through the goal, at offsets from it, and where the slope leads to the goal."""
+@dataclass(frozen=True)
+class Basin:
+    """A loss and its slope along a line through the goal, and how far the slope leads there.
+
+    Attributes
+    ----------
+    along : "angle", "shift_x" or "shift_y"
+    offsets : float array, shape (Q,)
+        From the goal, in degrees or pixels, rising.
+    loss : float array, shape (Q,)
+    slope : float array, shape (Q,)
+        Its derivative, per degree or pixel.
+    """
 
     along: str
     offsets: np.ndarray
@@ -257,7 +281,7 @@ class Basin(NamedTuple):
 
     @property
     def reach(self) -> tuple[float, float]:
-        """The offsets around the goal between which every slope leads there: downhill, with no flat place."""
+        """The first and the last offset between which every slope leads to the goal, and none is flat."""
         ends = []
         for sign in (-1, 1):
             outwards = np.flatnonzero(sign * self.offsets > 0)[::sign]
@@ -268,6 +292,7 @@ class Basin(NamedTuple):
 
     @property
     def width(self) -> float:
+        """Of the `reach`, in degrees or pixels."""
         low, high = self.reach
         return high - low
 
@@ -324,20 +349,15 @@ def loss_landscape(
     shades = axes.contourf(landscape.x, landscape.y, landscape.loss, levels=16, cmap="Greys_r")
     axes.contour(shades, colors="white", linewidths=0.4)
     figure.colorbar(shades, label="loss: dark is low")
-    for (name, path), colour in zip((paths or {}).items(), (VERMILION, GRID_COLOUR, GREEN, PURPLE), strict=False):
+    colours = itertools.cycle((VERMILION, GRID_COLOUR, GREEN, PURPLE))
+    for (name, path), colour in zip((paths or {}).items(), colours, strict=False):
         x, y = (np.asarray(path)[:, column] for column in columns)
         axes.plot(x, y, color=colour, marker=".", markersize=4, linewidth=1.4, label=name)
         axes.plot(x[0], y[0], color=colour, marker="o", markersize=8, markeredgecolor="white")
         axes.plot(x[-1], y[-1], color=colour, marker="s", markersize=8, markeredgecolor="white")
     if goal is not None:
-        axes.plot(
-            *(goal[column] for column in columns),
-            "*",
-            color=TOP_COLOUR,
-            markersize=15,
-            markeredgecolor="black",
-            label="the right pose",
-        )
+        right = [goal[column] for column in columns]
+        axes.plot(*right, "*", color=TOP_COLOUR, markersize=15, markeredgecolor="black", label="the right pose")
     axes.set(xlabel=_LABELS[landscape.along[0]], ylabel=_LABELS[landscape.along[1]])
     axes.set(xlim=landscape.x[[0, -1]], ylim=landscape.y[[0, -1]])
     if paths or goal is not None:
