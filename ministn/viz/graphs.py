@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape, quoteattr
 
-import numpy as np
-
 from ministn.autodiff import Function, Tensor
 from ministn.nn import Module
 from ministn.viz.pictures import BLUE, GREY, TOP_COLOUR
@@ -244,14 +242,18 @@ def _spread(row: Sequence[_Place], wanted: Sequence[float]) -> None:
 
     Less the room that all to its left take, the positions must rise: pools of adjacent violators, with their means.
     """
-    room = np.concatenate([[0], np.cumsum([(a.width + b.width) / 2 + GAP_X for a, b in itertools.pairwise(row)])])
-    pools: list[list[float]] = []
-    for value in np.asarray(wanted) - room:
-        pools.append([float(value)])
-        while len(pools) > 1 and np.mean(pools[-2]) > np.mean(pools[-1]):
-            pools[-2:] = [pools[-2] + pools[-1]]
-    for place, value, before in zip(row, (np.mean(pool) for pool in pools for _ in pool), room, strict=True):
-        place.x = float(value + before)
+    steps = [(left.width + right.width) / 2 + GAP_X for left, right in itertools.pairwise(row)]
+    room = list(itertools.accumulate(steps, initial=0.0))
+    pools: list[tuple[float, int]] = []  # a sum, and of how many
+    for value, before in zip(wanted, room, strict=True):
+        total, count = value - before, 1
+        while pools and pools[-1][0] / pools[-1][1] > total / count:
+            last, of = pools.pop()
+            total, count = total + last, count + of
+        pools.append((total, count))
+    means = itertools.chain.from_iterable([total / count] * count for total, count in pools)
+    for place, mean, before in zip(row, means, room, strict=True):
+        place.x = mean + before
 
 
 # --- how it looks -------------------------------------------------------------------------------------------------
