@@ -16,7 +16,7 @@ GAP_X, GAP_Y = 24, 9  # between what stands side by side, and from row to row
 
 
 @dataclass
-class Node:
+class _Node:
     """A Function, a leaf or the output: what stands in its box, and where."""
 
     kind: str  # "function", "leaf" (with a gradient), "constant" or "output"
@@ -91,7 +91,7 @@ def computation_graph(
 # --- what is drawn ------------------------------------------------------------------------------------------------
 
 
-def _nodes(output: Tensor, names: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> list[Node]:
+def _nodes(output: Tensor, names: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> list[_Node]:
     """The graph behind a Tensor; inputs come before what is made of them, the output last."""
     if output.creator is None:
         raise ValueError("computation_graph: expected a Tensor that recorded operations have made, got one without")
@@ -108,15 +108,15 @@ def _nodes(output: Tensor, names: Mapping[str, Tensor], parameters: Mapping[str,
         elif function.number not in functions:
             functions[function.number] = tensor, function
             waiting += [parent for parent in function.inputs if id(parent) not in inside]
-    nodes: list[Node] = []
+    nodes: list[_Node] = []
     at: dict[int, int] = {}  # the node of a Tensor
     for key, tensor in reversed(leaves.items()):  # which the search has met from the last input to the first
         at[key] = len(nodes)
         kind = "leaf" if tensor.requires_grad else "constant"
         value = f"{tensor.item():g}" if tensor.numel() == 1 else kind
-        nodes.append(Node(kind, [called.get(key, value)]))
+        nodes.append(_Node(kind, [called.get(key, value)]))
     for _, (tensor, function) in sorted(functions.items()):
-        node = Node("function", [type(function).__name__])
+        node = _Node("function", [type(function).__name__])
         for parent, count in _counted(function.inputs):
             if id(parent) in inside:
                 node.lines.append(f"{inside[id(parent)]}  {_shape(parent)}")
@@ -124,7 +124,7 @@ def _nodes(output: Tensor, names: Mapping[str, Tensor], parameters: Mapping[str,
             _connect(node, at[id(parent)], parent, called, count)
         at[id(tensor)] = len(nodes)
         nodes.append(node)
-    last = Node("output", [called.get(id(output), "output")])
+    last = _Node("output", [called.get(id(output), "output")])
     _connect(last, at[id(output)], output, {}, 1)
     return [*nodes, last]
 
@@ -135,7 +135,7 @@ def _counted(tensors: Sequence[Tensor]) -> list[tuple[Tensor, int]]:
     return [(tensor, keys.count(id(tensor))) for k, tensor in enumerate(tensors) if id(tensor) not in keys[:k]]
 
 
-def _connect(node: Node, source: int, tensor: Tensor, called: Mapping[int, str], count: int) -> None:
+def _connect(node: _Node, source: int, tensor: Tensor, called: Mapping[int, str], count: int) -> None:
     name = f"{called[id(tensor)]}: " if tensor.creator is not None and id(tensor) in called else ""
     node.inputs[source] = f"{name}{_shape(tensor)}" + (f", {count} times" if count > 1 else "")
     if not tensor.requires_grad:
@@ -146,7 +146,7 @@ def _shape(tensor: Tensor) -> str:
     return " × ".join(map(str, tensor.shape)) or "scalar"
 
 
-def _in_words(nodes: Sequence[Node]) -> str:
+def _in_words(nodes: Sequence[_Node]) -> str:
     """The graph as a list: each Function with what it reads."""
     words = []
     for number, node in enumerate(nodes):
@@ -156,14 +156,14 @@ def _in_words(nodes: Sequence[Node]) -> str:
     return " ".join(words)
 
 
-def _called(nodes: Sequence[Node], number: int) -> str:
+def _called(nodes: Sequence[_Node], number: int) -> str:
     return f"{number + 1}: {nodes[number].lines[0]}"
 
 
 # --- where it stands ----------------------------------------------------------------------------------------------
 
 
-def _rows(nodes: Sequence[Node]) -> tuple[list[list[_Place]], list[_Place], dict[tuple[int, int], list[_Place]]]:
+def _rows(nodes: Sequence[_Node]) -> tuple[list[list[_Place]], list[_Place], dict[tuple[int, int], list[_Place]]]:
     """Places in rows: nodes in even ones, each below all its inputs; edges in between, and past other nodes."""
     levels: list[int] = []
     for node in nodes:
@@ -266,7 +266,7 @@ _COLOURS = {  # inside, outline
 }
 
 
-def _box(number: int, node: Node, place: _Place) -> list[str]:
+def _box(number: int, node: _Node, place: _Place) -> list[str]:
     fill, stroke = _COLOURS[node.kind]
     left, radius = place.x - place.width / 2, 4 if node.kind == "function" else 13
     parts = [
@@ -279,7 +279,7 @@ def _box(number: int, node: Node, place: _Place) -> list[str]:
     return [*parts, "</g>"]
 
 
-def _edge(nodes: Sequence[Node], source: int, target: int, way: Sequence[_Place]) -> list[str]:
+def _edge(nodes: Sequence[_Node], source: int, target: int, way: Sequence[_Place]) -> list[str]:
     """A curve that is vertical wherever it meets a row, an arrowhead, and the label on its way."""
     start, *between, end = way
     label = between[0]  # where the curve makes room for it
