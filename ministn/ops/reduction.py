@@ -8,7 +8,8 @@ from typing import Any
 
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, array_module
-from ministn.ops._common import in_floating_point
+from ministn.kernels._checks import check_is_tensor
+from ministn.ops._common import axis_of, in_floating_point
 
 Axes = int | Sequence[int] | None
 
@@ -72,16 +73,18 @@ def max(x: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
 
 def argmax(x: Tensor, dim: int | None = None) -> Tensor:
     """The index of the largest value along axis `dim` (of the flattened tensor by default); no gradient."""
-    return Tensor(array_module(x.data).asarray(x.data.argmax(axis=dim)))
+    axis = None if dim is None else axis_of("argmax", x, dim)
+    return Tensor(array_module(x.data).asarray(x.data.argmax(axis=axis)))
 
 
 def _axes(name: str, x: Tensor, dim: Any) -> tuple[int, ...]:
     if dim is None:
+        check_is_tensor(name, "x", x)
         return tuple(range(x.ndim))
-    axes = tuple(dim) if isinstance(dim, Sequence) else (dim,)
-    if any(not -x.ndim <= axis < x.ndim for axis in axes):
-        raise ValueError(f"{name}: expected axes between {-x.ndim} and {x.ndim - 1} for shape {x.shape}, got {dim}")
-    return tuple(axis % x.ndim for axis in axes)
+    axes = tuple([axis_of(name, x, axis) for axis in (dim if isinstance(dim, (list, tuple)) else (dim,))])
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"{name}: expected each axis once, got {dim}")
+    return axes
 
 
 def _with_length_one(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:

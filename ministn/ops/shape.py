@@ -12,6 +12,8 @@ import numpy as np
 
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, array_module, device_of, implementation, to_device
+from ministn.kernels._checks import check_is_tensor
+from ministn.ops._common import axis_of
 
 
 class Reshape(Function):
@@ -138,9 +140,10 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
 
 def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """The axes from `start_dim` to `end_dim` (inclusive) as one."""
+    check_is_tensor("flatten", "x", x)
     if x.ndim == 0:
-        return Reshape.apply(x, shape=(1,))
-    start, end = _axis("flatten", x, start_dim), _axis("flatten", x, end_dim)
+        x = Reshape.apply(x, shape=(1,))
+    start, end = axis_of("flatten", x, start_dim), axis_of("flatten", x, end_dim)
     if start > end:
         raise ValueError(f"flatten: expected start_dim before end_dim, got {start_dim} and {end_dim}")
     length = math.prod(x.shape[start : end + 1])
@@ -149,7 +152,7 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 def permute(x: Tensor, *axes: Any) -> Tensor:
     """The axes of `x` in another order."""
-    axes = tuple(_axis("permute", x, axis) for axis in _flat(axes))
+    axes = tuple(axis_of("permute", x, axis) for axis in _flat(axes))
     if sorted(axes) != list(range(x.ndim)):
         raise ValueError(f"permute: expected each of the {x.ndim} axes once, got {axes}")
     return Permute.apply(x, axes=axes)
@@ -158,7 +161,7 @@ def permute(x: Tensor, *axes: Any) -> Tensor:
 def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
     """Axes `dim0` and `dim1` of `x` exchanged."""
     axes = list(range(x.ndim))
-    dim0, dim1 = _axis("transpose", x, dim0), _axis("transpose", x, dim1)
+    dim0, dim1 = axis_of("transpose", x, dim0), axis_of("transpose", x, dim1)
     axes[dim0], axes[dim1] = axes[dim1], axes[dim0]
     return Permute.apply(x, axes=tuple(axes))
 
@@ -177,10 +180,14 @@ def getitem(x: Tensor, index: Any) -> Tensor:
 
 def concatenate(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """`tensors` joined along axis `dim`; all other axes must agree."""
+    if isinstance(tensors, Tensor) or not isinstance(tensors, Sequence):
+        raise TypeError(f"concatenate: expected a list or tuple of Tensors, got {type(tensors).__name__}")
+    for index, tensor in enumerate(tensors):
+        check_is_tensor("concatenate", f"tensors[{index}]", tensor)
     shapes = [tensor.shape for tensor in tensors]
     if not shapes:
         raise ValueError("concatenate: expected at least one tensor, got none")
-    axis = _axis("concatenate", tensors[0], dim)
+    axis = axis_of("concatenate", tensors[0], dim)
     if len({(*shape[:axis], *shape[axis + 1 :], len(shape)) for shape in shapes}) > 1:
         raise ValueError(f"concatenate: expected shapes that agree outside axis {dim}, got {shapes}")
     return Concatenate.apply(*tensors, axis=axis)
@@ -218,13 +225,6 @@ def to(x: Tensor, device: str) -> Tensor:
 def cpu(x: Tensor) -> Tensor:
     """``x.to("cpu")``"""
     return to(x, "cpu")
-
-
-def _axis(name: str, x: Tensor, dim: int) -> int:
-    """Axis `dim` of `x`, counted from the front."""
-    if not -x.ndim <= dim < x.ndim:
-        raise ValueError(f"{name}: expected an axis between {-x.ndim} and {x.ndim - 1} for shape {x.shape}, got {dim}")
-    return dim % x.ndim
 
 
 def _flat(values: tuple[Any, ...]) -> tuple[int, ...]:
