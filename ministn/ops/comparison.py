@@ -20,7 +20,7 @@ def _comparison(compare: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], T
             return Tensor(compare(a.data, other))
         except (TypeError, ValueError) as error:
             what = f"shape {other.shape}" if is_array(other) else repr(other)
-            raise type(error)(
+            raise (TypeError if isinstance(error, TypeError) else ValueError)(
                 f"{compare.__name__}: expected a number, or values that broadcast with shape {a.shape}, got {what}"
             ) from error
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, array_module
-from ministn.kernels._checks import check_is_tensor
+from ministn.kernels._checks import check_is_tensor, flag
 from ministn.ops._common import axis_of, in_floating_point
 
 Axes = int | Sequence[int] | None
@@ -58,17 +58,17 @@ class Max(Function):
 
 def sum(x: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     """The sum over axis or axes `dim` (all by default)."""
-    return Sum.apply(x, axes=_axes("sum", x, dim), keepdim=keepdim)
+    return Sum.apply(x, axes=_axes("sum", x, dim), keepdim=flag("sum", "keepdim", keepdim))
 
 
 def mean(x: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     """The mean over axis or axes `dim` (all by default)."""
-    return Mean.apply(in_floating_point(x), axes=_axes("mean", x, dim), keepdim=keepdim)
+    return Mean.apply(in_floating_point(x), axes=_axes("mean", x, dim), keepdim=flag("mean", "keepdim", keepdim))
 
 
 def max(x: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     """The largest value over axis or axes `dim` (all by default). Values only: for positions, see `argmax`."""
-    return Max.apply(x, axes=_axes("max", x, dim), keepdim=keepdim)
+    return Max.apply(x, axes=_axes("max", x, dim), keepdim=flag("max", "keepdim", keepdim))
 
 
 def argmax(x: Tensor, dim: int | None = None) -> Tensor:
@@ -82,8 +82,8 @@ def _axes(name: str, x: Tensor, dim: Any) -> tuple[int, ...]:
         check_is_tensor(name, "x", x)
         return tuple(range(x.ndim))
     axes = tuple([axis_of(name, x, axis) for axis in (dim if isinstance(dim, (list, tuple)) else (dim,))])
-    if len(set(axes)) < len(axes):
-        raise ValueError(f"{name}: expected each axis once, got {dim}")
+    if not axes or len(set(axes)) < len(axes):  # PyTorch takes none for all, NumPy for none
+        raise ValueError(f"{name}: expected at least one axis, and each once, got {dim}")
     return axes
 
 

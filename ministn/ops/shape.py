@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ministn.autodiff import Function, Tensor
-from ministn.backend import Array, array_module, device_of, implementation, to_device
+from ministn.backend import Array, array_module, check_device, device_of, implementation, to_device
 from ministn.kernels._checks import check_is_tensor
 from ministn.ops._common import axis_of
 
@@ -131,11 +131,14 @@ class ToDevice(Function):
 
 def reshape(x: Tensor, *shape: Any) -> Tensor:
     """`x` under another shape with as many elements; one length may be -1."""
-    shape = _flat(shape)
+    shape = _flat("reshape", shape)
     try:
         return Reshape.apply(x, shape=shape)
     except ValueError as error:
-        raise ValueError(f"reshape: a tensor of shape {x.shape} does not fit shape {shape}") from error
+        raise ValueError(
+            f"reshape: expected a shape of {x.numel()} elements, got {shape}: "
+            f"a tensor of shape {x.shape} does not fit shape {shape}"
+        ) from error
 
 
 def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
@@ -152,7 +155,7 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 def permute(x: Tensor, *axes: Any) -> Tensor:
     """The axes of `x` in another order."""
-    axes = tuple(axis_of("permute", x, axis) for axis in _flat(axes))
+    axes = tuple(axis_of("permute", x, axis) for axis in _flat("permute", axes))
     if sorted(axes) != list(range(x.ndim)):
         raise ValueError(f"permute: expected each of the {x.ndim} axes once, got {axes}")
     return Permute.apply(x, axes=axes)
@@ -205,7 +208,10 @@ def append_channels(x: Tensor, channels: Array) -> Tensor:
 
 def astype(x: Tensor, dtype: Any) -> Tensor:
     """`x` converted to `dtype`; differentiable between floating-point dtypes."""
-    dtype = np.dtype(dtype)
+    try:
+        dtype = np.dtype(dtype)
+    except (TypeError, ValueError):
+        raise TypeError(f"astype: expected a dtype, such as 'float32', got {dtype!r}") from None
     if dtype.kind != "f":
         return Tensor(x.data.astype(dtype))
     return AsType.apply(x, dtype=dtype)
@@ -219,6 +225,7 @@ def to(x: Tensor, device: str) -> Tensor:
     DeviceError
         If `device` is ``"gpu"`` and there is no CuPy, or no GPU that it can use.
     """
+    check_device("to", device)
     return x if x.device == device else ToDevice.apply(x, device=device)
 
 
@@ -227,8 +234,11 @@ def cpu(x: Tensor) -> Tensor:
     return to(x, "cpu")
 
 
-def _flat(values: tuple[Any, ...]) -> tuple[int, ...]:
+def _flat(name: str, values: tuple[Any, ...]) -> tuple[int, ...]:
     """``f(1, 2)`` and ``f((1, 2))`` mean the same."""
-    if len(values) == 1 and isinstance(values[0], Sequence):
+    if len(values) == 1 and isinstance(values[0], (list, tuple)):
         values = tuple(values[0])
-    return tuple(operator.index(value) for value in values)
+    try:
+        return tuple(operator.index(value) for value in values)
+    except TypeError:
+        raise TypeError(f"{name}: expected integers, got {values}") from None

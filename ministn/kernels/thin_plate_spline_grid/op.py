@@ -123,7 +123,7 @@ def checked_control_points(name: str, value: Any) -> ControlPoints:
     try:
         array = np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name}: expected control_points to be an array (K, 2) of numbers: {error}") from None
+        raise TypeError(f"{name}: expected control_points to be an array (K, 2) of numbers, got: {error}") from None
     if array.ndim != 2 or array.shape[1] != 2:
         raise ValueError(f"{name}: expected control_points of shape (K, 2), got {array.shape}")
     points = tuple((x, y) for x, y in array.tolist())
