@@ -62,7 +62,9 @@ def save_checkpoint(path: str | Path, trainer: Trainer, **extra: Any) -> None:
     arrays = {f"model.{name}": tensor.numpy() for name, tensor in trainer.model.state_dict().items()}
     spoilt = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
     if spoilt:
-        raise NonFiniteLossError(f"{path}: not written, since {spoilt[0]} is not finite; what was there before still is")
+        raise NonFiniteLossError(
+            f"{path}: not written, since {spoilt[0]} is not finite; what was there before still is"
+        )
     optimizer = trainer.optimizer.state_dict()
     numbers: dict[int, dict[str, Any]] = {}
     for index, slots in optimizer["state"].items():

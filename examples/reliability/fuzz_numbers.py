@@ -56,7 +56,9 @@ def extreme(random: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> 
             values[n] = random.standard_normal(shape[1:])
         elif kind == 1:  # of every magnitude
             with np.errstate(over="ignore", under="ignore"):
-                values[n] = (random.standard_normal(shape[1:]) * 10.0 ** random.uniform(-45, 39, shape[1:])).astype(dtype)
+                values[n] = (random.standard_normal(shape[1:]) * 10.0 ** random.uniform(-45, 39, shape[1:])).astype(
+                    dtype
+                )
         elif kind == 2:
             values[n] = random.choice(EXTREMES, shape[1:]).astype(dtype)
         elif kind == 3:  # an ordinary one with one number spoilt
@@ -64,7 +66,9 @@ def extreme(random: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> 
             values[n].flat[random.integers(values[n].size)] = random.choice(EXTREMES)
         else:  # exactly on pixels, on their borders, just beside
             steps = random.integers(-9, 10, shape[1:]) / random.integers(1, 9)
-            values[n] = np.nextafter(steps.astype(dtype), dtype(random.choice([-9, 9]))) if random.random() < 0.5 else steps
+            values[n] = (
+                np.nextafter(steps.astype(dtype), dtype(random.choice([-9, 9]))) if random.random() < 0.5 else steps
+            )
     return values
 
 

@@ -83,7 +83,10 @@ def peak_of_default_training(out: str | Path, *options: str) -> float:
     )
     command = [sys.executable, "-c", code, "--out", str(out), *options]
     result = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES), *sys.path])}
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES), *sys.path])},
     )
     if result.returncode:
         raise RuntimeError(result.stderr[-2000:])
@@ -99,7 +102,9 @@ def main() -> None:
     result = growth(options.steps)
     result["peak megabytes of an epoch"] = round(peak_of_default_training(options.run, "--epochs", "1"))
     series = result["megabytes"]
-    print(f"{options.steps} steps: {series[0]} MB after 100, {series[-1]} MB at the end, {result['found']} objects left")
+    print(
+        f"{options.steps} steps: {series[0]} MB after 100, {series[-1]} MB at the end, {result['found']} objects left"
+    )
     print(f"peak of an epoch of the default training: {result['peak megabytes of an epoch']} MB")
     (options.out / "reliability-memory.json").write_text(json.dumps(result) + "\n")
 

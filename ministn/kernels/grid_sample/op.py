@@ -88,5 +88,9 @@ def grid_sample(
     check_choice("grid_sample", "mode", mode, ("bilinear", "nearest", "bicubic"))
     check_choice("grid_sample", "padding_mode", padding_mode, ("zeros", "border", "reflection"))
     return GridSample.apply(
-        input, grid, mode=str(mode), padding_mode=str(padding_mode), align_corners=flag("grid_sample", "align_corners", align_corners)
+        input,
+        grid,
+        mode=str(mode),
+        padding_mode=str(padding_mode),
+        align_corners=flag("grid_sample", "align_corners", align_corners),
     )

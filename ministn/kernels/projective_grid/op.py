@@ -75,4 +75,6 @@ def projective_grid(theta: Tensor, size: Sequence[int], align_corners: bool = Fa
     check_size("projective_grid", "theta", "1", 3, theta.shape[1], "rows for X, Y and w")
     check_size("projective_grid", "theta", "2", 3, theta.shape[2], "columns for x, y and 1")
     height, width = height_and_width("projective_grid", size, theta)
-    return ProjectiveGrid.apply(theta, height=height, width=width, align_corners=flag("projective_grid", "align_corners", align_corners))
+    return ProjectiveGrid.apply(
+        theta, height=height, width=width, align_corners=flag("projective_grid", "align_corners", align_corners)
+    )

@@ -82,4 +82,10 @@ def spatial_transform(
         raise ValueError(f"spatial_transform: expected an input of at least one pixel, got shape {input.shape}")
     size = input.shape[2:] if output_size is None else output_size
     height, width = pair("spatial_transform", "output_size", size, 1)
-    return SpatialTransform.apply(input, theta, height=height, width=width, align_corners=flag("spatial_transform", "align_corners", align_corners))
+    return SpatialTransform.apply(
+        input,
+        theta,
+        height=height,
+        width=width,
+        align_corners=flag("spatial_transform", "align_corners", align_corners),
+    )

@@ -93,7 +93,11 @@ def thin_plate_spline_grid(
     check_size(name, "theta", "2", 2, theta.shape[2], "x and y")
     height, width = height_and_width(name, size, theta)
     return ThinPlateSplineGrid.apply(
-        theta, control_points=points, height=height, width=width, align_corners=flag(name, "align_corners", align_corners)
+        theta,
+        control_points=points,
+        height=height,
+        width=width,
+        align_corners=flag(name, "align_corners", align_corners),
     )
 
 
