@@ -14,9 +14,8 @@ from ministn import Tensor
 
 def work(seed):
     random = np.random.default_rng(seed)
-    x, theta, weight = (
-        Tensor(random.standard_normal(shape).astype(np.float32), True) for shape in ((32, 2, 9, 8), (32, 2, 3), (4, 2, 3, 3))
-    )
+    shapes = (32, 2, 9, 8), (32, 2, 3), (4, 2, 3, 3)
+    x, theta, weight = (Tensor(random.standard_normal(shape).astype(np.float32), True) for shape in shapes)
     total = 0.0
     for _ in range(5):
         y = F.conv2d(F.spatial_transform(x, theta), weight)
@@ -59,8 +58,10 @@ def run_work(run_python, tmp_path):
 
     def run(code, *arguments, **environment):
         (tmp_path / "worker.py").write_text(WORK + code)
-        start = f"import runpy, sys; sys.argv = ['worker.py', *{arguments}]; runpy.run_path('worker.py', run_name='__main__')"
-        return run_python(start, **{"NUMBA_NUM_THREADS": "3", **environment})
+        start = f"import runpy, sys; sys.argv = ['worker.py', *{arguments}]; "
+        return run_python(
+            start + "runpy.run_path('worker.py', run_name='__main__')", **{"NUMBA_NUM_THREADS": "3", **environment}
+        )
 
     return run
 

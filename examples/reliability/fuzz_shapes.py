@@ -28,7 +28,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import ministn.functional as F
-from ministn import Tensor
+from ministn import Tensor, nn, optim
+from ministn.data import DataLoader, random_shift
 
 LAYOUTS = ["C", "F", "batch last", "negative strides", "every second", "read-only", "big-endian", "unaligned"]
 
@@ -482,7 +483,122 @@ METHODS: dict[str, Callable[[Draw], Call]] = {
 }
 
 
-CASES = {**FUNCTIONAL, **METHODS}
+# --- layers, optimisers and data: what they are made of, and used once ------------------------------------------------
+
+
+def _layer(kind: type, module: str, options: Callable[[Draw], dict[str, Any]], *shape: int) -> Callable[[Draw], Call]:
+    """A layer in evaluation mode, of PyTorch's name, with PyTorch's weights replaced by its own."""
+
+    def case(d: Draw) -> Call:
+        d.dtype = np.float32  # that of the weights
+        layers = []
+
+        def by_ministn(input: Any, **options: Any) -> Tensor:
+            layers.append(kind(**options).eval())
+            return layers[0](input)
+
+        def by_torch(input: Any, **options: Any) -> Any:
+            layer = getattr(_torch().nn, module)(**options).eval()
+            state = {name: _torch().tensor(np.array(value.data)) for name, value in layers[0].state_dict().items()}
+            layer.load_state_dict(state)
+            return layer(input)
+
+        return Call(by_ministn, {"input": d.tensor(d.batch(), *shape), **options(d)}, by_torch)
+
+    return case
+
+
+def _convolution(d: Draw) -> dict[str, Any]:
+    sizes = {"in_channels": 2, "out_channels": d.size(1, 3), "kernel_size": d.either(1, 3)}
+    return {
+        **sizes,
+        "stride": d.either(1, 2),
+        "padding": d.either(0, 2),
+        "dilation": d.either(1, 2),
+        "bias": d.choice(True, False),
+    }
+
+
+def _pool(d: Draw) -> dict[str, Any]:
+    return {
+        "kernel_size": d.either(2, 3),
+        "stride": d.choice(None, d.size(1, 3)),
+        "padding": d.size(0, 1),
+        "ceil_mode": d.choice(True, False),
+    }
+
+
+def _optimizer(kind: str, options: Callable[[Draw], dict[str, Any]]) -> Callable[[Draw], Call]:
+    """Two steps on one parameter, as PyTorch makes them."""
+
+    def case(d: Draw) -> Call:
+        gradients = [d.random.standard_normal((3, 2)).astype(d.dtype) for _ in range(2)]
+        start = d.tensor(3, 2).data.astype(d.dtype)
+
+        def stepped(library: Any, tensor: Callable[[np.ndarray], Any], options: dict[str, Any]) -> Any:
+            weight = tensor(start.copy()).detach() * 1
+            weight = type(weight)(weight.data, requires_grad=True) if library is optim else weight.requires_grad_()
+            optimizer = getattr(library, kind)([weight], **options)
+            for gradient in gradients:
+                weight.grad = tensor(gradient)
+                optimizer.step()
+            return weight.detach()
+
+        return Call(
+            lambda **options: stepped(optim, Tensor, options),
+            options(d),
+            lambda **options: stepped(_torch().optim, lambda a: _torch().tensor(np.array(a, order="C")), options),
+        )
+
+    return case
+
+
+def loader(d: Draw) -> Call:
+    arguments = {
+        "images": laid_out(d.random.integers(0, 256, (7, 4, 3)).astype(np.uint8), d.choice(*LAYOUTS)),
+        "labels": laid_out(d.random.integers(0, 10, 7), d.choice(*LAYOUTS)),
+        "batch_size": d.size(1, 9),
+        "shuffle": d.choice(True, False),
+        "seed": d.size(0, 9),
+        "mean": 0.1,
+        "std": 0.5,
+        "drop_last": d.choice(True, False),
+        "device": "cpu",
+    }
+    return Call(lambda **arguments: [batch for batch, _ in DataLoader(**arguments)], arguments)
+
+
+def shift(d: Draw) -> Call:
+    images = d.random.integers(0, 256, (3, 4, 5)).astype(np.uint8)
+    return Call(lambda max_pixels: random_shift(max_pixels)(images, d.random), {"max_pixels": d.size(0, 5)})
+
+
+MODULES: dict[str, Callable[[Draw], Call]] = {
+    "nn.Linear": _layer(
+        nn.Linear, "Linear", lambda d: {"in_features": 3, "out_features": d.size(), "bias": d.choice(True, False)}, 3
+    ),
+    "nn.Conv2d": _layer(nn.Conv2d, "Conv2d", _convolution, 2, 7, 6),
+    "nn.ConvTranspose2d": _layer(nn.ConvTranspose2d, "ConvTranspose2d", _convolution, 2, 7, 6),
+    "nn.MaxPool2d": _layer(nn.MaxPool2d, "MaxPool2d", _pool, 2, 7, 6),
+    "nn.AvgPool2d": _layer(nn.AvgPool2d, "AvgPool2d", _pool, 2, 7, 6),
+    "nn.BatchNorm1d": _layer(nn.BatchNorm1d, "BatchNorm1d", lambda d: {"num_features": 2, "eps": 1e-3}, 2, 5),
+    "nn.BatchNorm2d": _layer(nn.BatchNorm2d, "BatchNorm2d", lambda d: {"num_features": 2, "momentum": 0.2}, 2, 5, 3),
+    "nn.Dropout": _layer(nn.Dropout, "Dropout", lambda d: {"p": 0.5}, 3),
+    "nn.Dropout2d": _layer(nn.Dropout2d, "Dropout2d", lambda d: {"p": 0.5}, 2, 3, 3),
+    "nn.Flatten": _layer(nn.Flatten, "Flatten", lambda d: {"start_dim": 1, "end_dim": -1}, 2, 3, 3),
+    "optim.SGD": _optimizer(
+        "SGD",
+        lambda d: {"lr": 0.1, "momentum": 0.9, "weight_decay": d.choice(0.0, 0.1), "nesterov": d.choice(True, False)},
+    ),
+    "optim.Adam": _optimizer(
+        "Adam", lambda d: {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": d.choice(0, 0.1)}
+    ),
+    "optim.AdamW": _optimizer("AdamW", lambda d: {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1}),
+    "data.DataLoader": loader,
+    "data.random_shift": shift,
+}
+
+CASES = {**FUNCTIONAL, **METHODS, **MODULES}
 
 # --- faults ---------------------------------------------------------------------------------------------------------
 

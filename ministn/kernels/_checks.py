@@ -1,4 +1,4 @@
-"""Errors of the kernel families: each names the function, the argument, what was expected and what came."""
+"""Errors of wrong arguments: each names the function, the argument, what was expected and what came."""
 
 from __future__ import annotations
 
@@ -70,6 +70,17 @@ def check_choice(name: str, argument: str, value: Any, choices: tuple[str, ...])
     """`value` must be one of `choices`."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: expected {argument} to be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def integer(function: str, argument: str, value: int, minimum: int) -> int:
+    """`value` as an int; it must be an integer of at least `minimum`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{function}: expected {argument} to be an integer, got {value!r}") from None
+    if number < minimum:
+        raise ValueError(f"{function}: expected {argument} to be at least {minimum}, got {value}")
+    return number
 
 
 def flag(name: str, argument: str, value: Any) -> bool:

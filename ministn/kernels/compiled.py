@@ -38,9 +38,9 @@ from ministn.kernels._memory import keep_freed_memory
 keep_freed_memory()
 _launch_threads()  # makes `numba_parallel_for` and `get_num_threads` known to compiled code
 
-# Not zero while the thread pool is at work, or for ever where it must not be used. `parallel_for` then runs all items on
-# the thread that calls it: Numba's pools end the process when a second thread comes (workqueue), or when a forked child
-# comes whose parent has used them (OpenMP).
+# Not zero while the thread pool is at work, and for ever in a forked process. `parallel_for` then runs all items on the
+# thread that calls it: Numba's pools end the process when a second thread comes (workqueue), or a forked child whose
+# parent has used them (OpenMP).
 _pool_is_taken = ctypes.c_int64(0)
 binding.add_symbol("ministn_pool_is_taken", ctypes.addressof(_pool_is_taken))
 if hasattr(os, "register_at_fork"):
