@@ -417,7 +417,7 @@ def argmax(d: Draw) -> Call:
 def reshape(d: Draw) -> Call:
     x = d.tensor(*d.shape())
     shape = d.choice((x.numel(),), (1, x.numel()), (-1,) if x.numel() else (0,), x.shape[::-1] or (1,))
-    return Call(lambda x, shape: x.reshape(*shape), {"x": x, "shape": shape}, lambda x, shape: x.reshape(*shape))
+    return Call(lambda x, shape: x.reshape(shape), {"x": x, "shape": shape}, lambda x, shape: x.reshape(shape))
 
 
 def permute(d: Draw) -> Call:
@@ -654,8 +654,7 @@ def spoilt(d: Draw, value: Any) -> Any:
 
 # What PyTorch refuses and ministn takes, by PyTorch's message.
 WIDER = [
-    "instances of 'Tensor' and 'list'",  # lists and tuples of numbers as operands
-    "instances of 'Tensor' and 'tuple'",
+    "instances of 'Tensor' and '",  # lists of numbers as operands; anything, beside an empty Tensor
     ": 'Tensor' and 'list'",
     ": 'list' and 'Tensor'",
     "only integer tensors of a single element can be converted",
@@ -663,6 +662,9 @@ WIDER = [
     ": 'Tensor' and 'tuple'",
     "not implemented for 'Complex",  # NumPy orders complex numbers
     "Expected non-zero, positive output size. Got",  # affine_grid of an empty batch, or without channels
+    "eps must be positive during training",
+    "betas must be either both floats",  # 0 for 0.0
+    "Could not convert tensor",  # a Tensor for a dtype: its own
     "overflow",  # a stride of 2^62: there is one window
     "not implemented for 'B",  # integers and bools become float32
     "not implemented for 'L",
@@ -742,7 +744,7 @@ def outcome(name: str, seed: int) -> Outcome:
 
 def _clear(message: str) -> bool:
     """Whether a message begins with a name and says what was expected and what came."""
-    if message.startswith("array is too big"):  # NumPy's own, of sizes like 2^62
+    if message.startswith(("array is too big", "Maximum allowed dimension")):  # NumPy's own, of sizes like 2^62
         return True
     return (
         bool(message.split(":")[0].replace("_", "").replace(".", "").isalnum())
@@ -819,17 +821,17 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(CASES), help="functions; all by default")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of the results")
     options = parser.parse_args()
-    found = {}
+    path = options.out / "reliability-shapes.json"
+    each = json.loads(path.read_text())["each"] if options.only and path.exists() else {}  # then the others stay
     for name in options.only or CASES:
-        found |= fuzz([name], options.calls, options.seed)
-        print(name, *(f"{kind} {found[name][kind]}" for kind in RIGHT), "wrong", len(found[name]["wrong"]), flush=True)
-        for told in found[name]["wrong"][:5]:
+        each |= fuzz([name], options.calls, options.seed)
+        print(name, *(f"{kind} {each[name][kind]}" for kind in RIGHT), "wrong", len(each[name]["wrong"]), flush=True)
+        for told in each[name]["wrong"][:5]:
             print("  " + told)
-    total = {kind: sum(result[kind] for result in found.values()) for kind in RIGHT}
-    total |= {"functions": len(found), "wrong": sum(len(result["wrong"]) for result in found.values())}
+        total = {kind: sum(result[kind] for result in each.values()) for kind in RIGHT}
+        total |= {"functions": len(each), "wrong": sum(len(result["wrong"]) for result in each.values())}
+        path.write_text(json.dumps({**total, "each": dict(sorted(each.items()))}, indent=1) + "\n")
     print(total)
-    if not options.only:
-        (options.out / "reliability-shapes.json").write_text(json.dumps({**total, "each": found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -64,6 +64,8 @@ def batch_norm(
     given = {"input": input, "running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for argument, tensor in given.items():
         check_is_tensor("batch_norm", argument, tensor)
+        if tensor.dtype.kind != "f":
+            raise TypeError(f"batch_norm: expected {argument} to be float32 or float64, got {tensor.dtype}")
     if input.ndim < 2 or any(t.shape != input.shape[1:2] for t in (running_mean, running_var, weight, bias)):
         raise ValueError(
             f"batch_norm: expected input (N, C, ...) and four tensors of shape (C,), got {input.shape}, "

@@ -132,6 +132,8 @@ class ToDevice(Function):
 def reshape(x: Tensor, *shape: Any) -> Tensor:
     """`x` under another shape with as many elements; one length may be -1."""
     shape = _flat("reshape", shape)
+    if any(length < -1 for length in shape):  # which NumPy would take for -1
+        raise ValueError(f"reshape: expected lengths of at least 0, and at most one -1, got {shape}")
     try:
         return Reshape.apply(x, shape=shape)
     except ValueError as error:

@@ -53,7 +53,7 @@ class SGD(Optimizer):
         numbers = {name: checked_number("SGD", name, options[name]) for name in ("lr", "momentum", "weight_decay")}
         nesterov = flag("SGD", "nesterov", options["nesterov"])
         if nesterov and not numbers["momentum"]:
-            raise ValueError("SGD: nesterov=True needs a momentum above 0")
+            raise ValueError("SGD: nesterov=True needs a momentum above 0: expected one, got 0")
         return {**numbers, "nesterov": nesterov}
 
     def _update(self, data: Array, grad: Array, state: dict[str, Any], options: dict[str, Any]) -> None:
