@@ -28,7 +28,7 @@ import numpy as np
 import safetensors.numpy
 
 from ministn import random
-from ministn.training import Metrics, Trainer
+from ministn.training import Metrics, NonFiniteLossError, Trainer
 
 try:
     import fcntl
@@ -72,10 +72,16 @@ def save_checkpoint(path: str | Path, trainer: Trainer, **extra: Any) -> None:
     Raises
     ------
     NonFiniteLossError
-        If a loss on the GPU turns out to be NaN or infinite; nothing is written then.
+        If a loss on the GPU turns out to be NaN or infinite, or a weight is: a step may have spoilt it from a finite
+        loss. Nothing is written then, and the file is what it was.
     """
     metrics = trainer.read_metrics()  # before the weights: what comes of a loss that is not finite is not worth saving
     arrays = {f"model.{name}": tensor.numpy() for name, tensor in trainer.model.state_dict().items()}
+    spoilt = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    if spoilt:
+        raise NonFiniteLossError(
+            f"{path}: not written, since {spoilt[0]} is not finite; what was there before still is"
+        )
     optimizer = trainer.optimizer.state_dict()
     numbers: dict[int, dict[str, Any]] = {}
     for index, slots in optimizer["state"].items():

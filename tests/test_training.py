@@ -233,6 +233,23 @@ def test_weights_that_diverge_in_the_last_step_are_found_by_the_evaluation():
     assert trainer.history == []
 
 
+def test_a_checkpoint_is_not_overwritten_by_weights_that_a_step_has_spoilt(tmp_path):
+    """The loss of a step may be finite and its gradient not: Ctrl-C right after it must not cost the last good file."""
+    path, trainer = tmp_path / "checkpoint.safetensors", make_trainer("sgd")
+    records.save_checkpoint(path, trainer)
+    good = path.read_bytes()
+
+    def spoil(trainer):
+        trainer.model.fc1.weight.data[0, 0] = np.inf
+        raise training.Interrupted
+
+    with pytest.raises(training.Interrupted):
+        trainer.fit(1, on_step=spoil)
+    with pytest.raises(training.NonFiniteLossError, match=r"not written, since model.fc1.weight is not finite"):
+        records.save_checkpoint(path, trainer)
+    assert path.read_bytes() == good
+
+
 # --- stopping and going on ----------------------------------------------------------------------------------------
 
 
