@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduce_table1 import as_json, code_version, compile_kernels, rounded
+from reproduce_table1 import as_json, compile_kernels, rounded
 from tqdm import tqdm
 
 import ministn
@@ -281,7 +281,7 @@ def complete(run: Run, path: Path, command: str, threads: int) -> None:
             raise SystemExit(f"{path} is a run with other settings: move it away, or choose another --results")
         print(f"{path}: finished before")
         return
-    about = {"command": command, **code_version(), "environment": {**records.environment(), "threads": threads}}
+    about = {"command": command, **records.code_version(), "environment": {**records.environment(), "threads": threads}}
     result = {**dataclasses.asdict(run), **about, **train(run, checkpoint)}
     records.write_atomically(path, as_json(result))
     checkpoint.unlink(missing_ok=True)

@@ -41,6 +41,7 @@ import hashlib
 import importlib
 import itertools
 import json
+import math
 import os
 import shlex
 import statistics
@@ -64,11 +65,7 @@ import ministn
 import ministn.functional as F
 from ministn import data, optim, random, records, training, viz
 from ministn.models import table1_model
-
-try:
-    import fcntl
-except ImportError:  # Windows, where nothing keeps two programs from the same run
-    fcntl = None  # type: ignore[assignment]
+from ministn.records import BusyError, locked
 
 # --- the paper ----------------------------------------------------------------------------------------------------
 
@@ -175,10 +172,6 @@ FINISHED, FAILED, USAGE, BUSY, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 
 class UsageError(Exception):
     """A request that cannot be met; the message is one line."""
-
-
-class BusyError(Exception):
-    """Another program has the run."""
 
 
 @dataclass(frozen=True)
@@ -500,36 +493,9 @@ def session(device: str, capture: bool) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "threads": ministn.get_num_threads(),
         **on_gpu,
-        **code_version(),
+        **records.code_version(),
         "environment": records.environment(),
     }
-
-
-def code_version() -> dict[str, Any]:
-    """The commit of the repository, and whether the code in it is as committed; None where there is no repository."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--", ":/ministn", ":/examples", ":/pyproject.toml")
-        return {"commit": git("rev-parse", "HEAD"), "clean": not changed}
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "clean": None}
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Within the block no other process has the folder; the lock ends with the process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "a+") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise BusyError(f"another program is at {folder}") from None
-        yield
 
 
 def error_of(row: dict[str, float]) -> float:
@@ -562,11 +528,33 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a file; None if there is no such file."""
     try:
         content: dict[str, Any] = json.loads(path.read_text())
+        json.dumps(content, ensure_ascii=False).encode()  # fails on half a character, which could not be written
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is no JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: expected a JSON object, got {type(content).__name__}")
     return content
+
+
+def read_result(path: Path) -> dict[str, Any] | None:
+    """What is known of a finished run; None if there is no such file."""
+    run = read_json(path)
+    if run is None:
+        return None
+    numbers = ("test_error_percent", "test_images", "epochs", "parameters", "wall_seconds", "cpu_seconds")
+    sound = (
+        all(isinstance(run.get(name), (int, float)) and math.isfinite(run[name]) for name in numbers)
+        and {field.name for field in dataclasses.fields(Run)} <= run.keys()
+        and isinstance(run["recipe"], dict)
+        and run["recipe_name"] in list(RECIPES)
+        and (run["model"], run["transform"]) in NETWORKS
+        and run["data"] in ALL_SETS
+    )
+    if not sound:
+        raise UsageError(f"{path} is not the result of a run")
+    return run
 
 
 def differences(found: dict[str, Any] | None, settings: dict[str, Any]) -> str:
@@ -576,6 +564,8 @@ def differences(found: dict[str, Any] | None, settings: dict[str, Any]) -> str:
     """
     if found is None:
         return ""
+    if not isinstance(found.get("recipe"), dict):
+        return "no recipe"
     defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
     was, now = ({**defaults, **run, **run["recipe"], "recipe": None} for run in (found, settings))
     return ", ".join(f"{name} {was.get(name)}, not {now[name]}" for name in now if was.get(name) != now[name])
@@ -584,8 +574,13 @@ def differences(found: dict[str, Any] | None, settings: dict[str, Any]) -> str:
 def train_one(options: argparse.Namespace) -> int:
     """What a worker does: the program called with --one, whose messages go to the run's log."""
     run, folder = Run.from_settings(json.loads(options.settings)), options.one
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "log.txt", "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        log = open(folder / "log.txt", "a")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        print(f"reproduce_table1: {error}", file=sys.stderr)
+        return FAILED
+    with log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         print(time.strftime("%Y-%m-%d %H:%M:%S"), run.name, flush=True)
         try:
             threads = options.threads or max(ministn.get_num_threads() // options.jobs, 1)
@@ -621,10 +616,10 @@ class Task:
     def look(self) -> None:
         """Read how far the run is."""
         try:
-            status = json.loads((self.folder / "status.json").read_text())
-        except (OSError, ValueError):
+            status = read_json(self.folder / "status.json") or {}
+        except (OSError, UsageError):
             return
-        self.state = status["state"]
+        self.state = str(status.get("state", self.state))
         self.epoch, self.error = status.get("epoch", self.epoch), status.get("error", self.error)
         self.seconds_left = status.get("seconds_left")
 
@@ -831,10 +826,11 @@ def plan(options: argparse.Namespace) -> list[Task]:
                     *(task.folder / file for file in ("settings.json", "result.json", CHECKPOINT, WATCH, ANIMATION)),
                 ):
                     path.unlink(missing_ok=True)
-        for path in (result, task.folder / "settings.json"):
-            if difference := differences(read_json(path), run.settings()):
+        found = read_result(result)
+        for path, was in ((result, found), (task.folder / "settings.json", read_json(task.folder / "settings.json"))):
+            if difference := differences(was, run.settings()):
                 conflicts.append(f"{path} is of a run with {difference}")
-        if not conflicts and (found := read_json(result)) is not None:
+        if not conflicts and found is not None:
             task.state, task.epoch, task.error = "finished", found["epochs"], found["test_error_percent"]
     if conflicts:
         more = f" (and {len(conflicts) - 1} more)" if len(conflicts) > 1 else ""
@@ -880,9 +876,9 @@ def render(results: Path, page: Path) -> str:
     """Write the tables of all results, as <results>.csv and into `page`; one line on what was done."""
     runs, left_out = [], 0
     for path in sorted(results.glob("*.json")):
-        run = read_json(path)
-        if run is None or not {*SETTINGS, "test_error_percent", "test_images"} <= run.keys():
-            raise UsageError(f"{path} is not the result of a run")
+        run = read_result(path)
+        if run is None:  # removed since
+            continue
         if run["quick"] or run["digits"] != "mnist" or run["test_images"] != 10_000:
             left_out += 1
         else:

@@ -5,8 +5,9 @@
     python examples/train_mnist.py --resume runs/...   # go on where a run stopped
     python examples/train_mnist.py --device gpu        # on an NVIDIA GPU, with CuPy: pip install "ministn[gpu-cuda12]"
 
-A run leaves a folder with its settings, a table of metrics, a checkpoint, the weights and pictures. The training loop
-itself is `ministn.training.Trainer`; this file chooses what is trained and shows how it goes.
+A run leaves a folder with its settings, a table of metrics, a checkpoint, the weights and pictures; `python -m ministn
+report` makes one page of it, with an animation of what watch.npz has kept. The training loop itself is
+`ministn.training.Trainer`; this file chooses what is trained and shows how it goes.
 """
 
 from __future__ import annotations
@@ -71,8 +72,12 @@ MODELS = {
     "cnn": MnistCNN,
 }
 QUICK_TRAIN, QUICK_TEST = 16_384, 2_000  # images that --quick uses
+CHECKPOINT = "checkpoint.safetensors"
 WATCHED = 200  # test digits whose transformation is recorded ...
 RECORDS_PER_EPOCH = 20  # ... this often
+CROWD = 50  # test digits of each class whose mean is recorded
+MOMENTS = 32  # of the training at which one digit of each class is looked at
+WATCH = "watch.npz"
 SECONDS_PER_READING = 0.2  # between the losses that the progress bar shows: on the GPU each has to be waited for
 
 
@@ -153,6 +158,22 @@ def compile_kernels(trainer: training.Trainer) -> None:
 # --- the run and its folder ---------------------------------------------------------------------------------------
 
 
+def make_watch(settings: dict[str, Any], dataset: data.ImageDataset, trainer: training.Trainer) -> viz.Watch:
+    """Of the first test digit of each class, and for the means of the next ones."""
+    places = [np.flatnonzero(dataset.test_labels == label) for label in np.unique(dataset.test_labels)]
+    digits, crowd = [place[0] for place in places], np.concatenate([place[1 : CROWD + 1] for place in places])
+    return viz.Watch(
+        dataset.test_images[digits, None],
+        dataset.test_labels[digits],
+        settings["recipe"]["epochs"] * len(trainer.train_loader),
+        mean=dataset.mean,
+        std=dataset.std,
+        crowd=dataset.test_images[crowd],
+        crowd_labels=dataset.test_labels[crowd],
+        moments=MOMENTS,
+    )
+
+
 class Run:
     """Shows the progress of a training and keeps its folder up to date."""
 
@@ -171,6 +192,7 @@ class Run:
             ).batches()
         )[0]
         self.theta_rows: list[dict[str, float]] = []
+        self.watch = make_watch(settings, dataset, trainer) if self.has_stn else None
         self.bar: tqdm[Any] | None = None
         self.last_reading = 0.0
 
@@ -180,6 +202,8 @@ class Run:
             self.print_row(row)
         if not self.theta_rows:
             self.record_theta()
+        if self.watch is not None:
+            self.watch.record(self.trainer)  # before the first step; where a run goes on, that again
         if self.trainer.history:
             self.save()  # a run that goes on in a new folder has all its files there, even if nothing is left to do
         try:
@@ -201,6 +225,8 @@ class Run:
             self.bar.set_postfix(loss=f"{metrics.loss:.4f}", accuracy=f"{metrics.accuracy:.2%}", refresh=False)
         if trainer.step % max(len(trainer.train_loader) // RECORDS_PER_EPOCH, 1) == 0:
             self.record_theta()
+        if self.watch is not None:
+            self.watch.record(trainer)
 
     def on_epoch(self, trainer: training.Trainer) -> None:
         self.close_bar()
@@ -234,11 +260,24 @@ class Run:
             row |= {f"{name}_mean": float(values.mean()), f"{name}_std": float(values.std())}
         self.theta_rows.append(row)
 
+    def begin(self, config: dict[str, Any], saved: bool) -> None:
+        """Write config.json and, unless it is `saved`, a checkpoint, so that a run can be resumed from its first moment
+        on, and what cannot be written is known before the training."""
+        try:
+            if not saved:
+                self.save_checkpoint()  # before config.json: where that is, there is a run to resume
+            records.write_atomically(self.folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+        except OSError as error:
+            raise UsageError(f"cannot write to the run folder {self.folder}: {error.strerror}") from None
+
+    def save_checkpoint(self) -> None:
+        records.save_checkpoint(self.folder / CHECKPOINT, self.trainer, settings=self.settings, theta=self.theta_rows)
+
     def save(self) -> None:
-        """The checkpoint first: it holds all that the other files show."""
-        records.save_checkpoint(
-            self.folder / "checkpoint.safetensors", self.trainer, settings=self.settings, theta=self.theta_rows
-        )
+        """The watch, of which the checkpoint must not be ahead; the checkpoint; and what shows parts of it."""
+        if self.watch is not None:
+            self.watch.save(self.folder / WATCH, compress=False)
+        self.save_checkpoint()
         records.save_weights(self.folder / "model.safetensors", self.trainer.model)
         if self.trainer.history:
             records.write_csv(self.folder / "metrics.csv", self.trainer.history)
@@ -272,44 +311,26 @@ class Run:
             print(f"  {self.folder / name}.png")
 
 
-def open_folder(
-    folder: Path | None,
-    settings: dict[str, Any],
-    dataset: data.ImageDataset,
-    resumed: Path | None,
-    device: dict[str, Any],
-) -> Path:
-    """Make the run folder and write config.json, so that what cannot be written is known before the training.
-
-    Without `folder` it is a new one below runs/. A folder that holds a run already is refused, unless it is that of
-    the checkpoint `resumed`.
-    """
-    config = {
-        **settings,
-        **device,
-        "data_name": dataset.name,
-        "data_source": dataset.source,
-        "environment": records.environment(),
-    }
-    text = json.dumps(config, indent=2) + "\n"
+def open_folder(folder: Path | None, settings: dict[str, Any], lock: contextlib.ExitStack) -> Path:
+    """Make and lock the folder of a new run: `folder`, if no run is in it, else a new one below runs/."""
     try:
         folder = folder or new_folder(f"{time.strftime('%Y%m%d-%H%M%S')}-{settings['model']}-{settings['seed']}")
-        folder.mkdir(parents=True, exist_ok=True)
-        checkpoint = folder / "checkpoint.safetensors"
-        if resumed is not None and os.path.realpath(resumed) == os.path.realpath(checkpoint):
-            records.write_atomically(folder / "config.json", text.encode())
-        elif os.path.exists(checkpoint):
-            raise UsageError(f"{folder} holds another run; go on with it by --resume {folder}, or choose another --out")
-        else:
-            with open(folder / "config.json", "x") as file:  # of two runs that begin at once, one fails here
-                file.write(text)
-    except FileExistsError as error:
-        raise UsageError(
-            f"{error.filename} is there already; choose another --out, or remove it if no run uses it"
-        ) from None
     except OSError as error:
-        raise UsageError(f"cannot write to the run folder {folder or 'runs'}: {error.strerror}") from None
+        raise UsageError(f"cannot write to the run folder runs: {error.strerror}") from None
+    claim(folder, lock)
+    if os.path.exists(folder / CHECKPOINT):
+        raise UsageError(f"{folder} holds another run; go on with it by --resume {folder}, or choose another --out")
+    if os.path.exists(folder / "config.json"):
+        raise UsageError(f"{folder / 'config.json'} is there already; choose another --out, or remove it")
     return folder
+
+
+def claim(folder: Path, lock: contextlib.ExitStack) -> None:
+    """Keep other processes from the folder until `lock` ends."""
+    try:
+        lock.enter_context(records.locked(folder))
+    except OSError as error:
+        raise UsageError(f"cannot write to the run folder {folder}: {error.strerror}") from None
 
 
 def new_folder(name: str) -> Path:
@@ -402,11 +423,7 @@ def choose_settings(options: argparse.Namespace) -> dict[str, Any]:
 def resumed_settings(options: argparse.Namespace, checkpoint: records.Checkpoint) -> dict[str, Any]:
     """The settings of the run that goes on, with what may change (epochs, threads, data folder) changed."""
     settings, template = checkpoint.extra.get("settings"), choose_settings(options)
-    try:
-        ours = settings.keys() == template.keys() and settings["recipe"].keys() == template["recipe"].keys()
-    except AttributeError:
-        ours = False
-    if not ours or "theta" not in checkpoint.extra:
+    if not is_like(settings, template) or not is_table(checkpoint.extra.get("theta")):
         raise UsageError(f"{checkpoint.path} was not made by train_mnist")
     saved = {**settings["recipe"], **settings, "recipe": settings["recipe_name"]}
     for key in ("model", "recipe", "batch_size", "lr", "optimizer", "seed", "data", "quick"):
@@ -418,6 +435,29 @@ def resumed_settings(options: argparse.Namespace, checkpoint: records.Checkpoint
     settings["threads"] = options.threads or settings["threads"]
     settings["data_dir"] = template["data_dir"] or settings["data_dir"]
     return settings
+
+
+def is_like(value: Any, template: Any) -> bool:
+    """Whether it has the same keys, with values of the same types."""
+    if isinstance(template, dict):
+        return (
+            isinstance(value, dict)
+            and value.keys() == template.keys()
+            and all(is_like(value[key], template[key]) for key in template)
+        )
+    if template is None or isinstance(template, str):  # a folder that may not be given
+        return value is None or isinstance(value, str)
+    return type(value) is type(template) or (isinstance(template, float) and type(value) is int)
+
+
+def is_table(rows: Any) -> bool:
+    """Whether they are rows of numbers with the same keys."""
+    return isinstance(rows, list) and all(
+        isinstance(row, dict)
+        and row.keys() == rows[0].keys()
+        and all(type(value) in (int, float) for value in row.values())
+        for row in rows
+    )
 
 
 def load_data(settings: dict[str, Any]) -> data.ImageDataset:
@@ -449,17 +489,24 @@ def choose_device(asked: str) -> tuple[str, str]:
         return "cpu", "cpu" if no_cupy else f"cpu ({error})"
 
 
-def start(options: argparse.Namespace) -> Run:
-    """Check everything that can be checked, then build the run: new, or from a checkpoint."""
+def start(options: argparse.Namespace, lock: contextlib.ExitStack) -> Run:
+    """Check everything that can be checked, then build the run: new, or from a checkpoint.
+
+    Until `lock` ends no other process has its folder.
+    """
     device, described = choose_device(options.device)
     ministn.use_deterministic_kernels(options.deterministic)
     if device == "cpu":
         check_kernels()
-    notes, checkpoint, path = [], None, None
+    notes, checkpoint, folder, own = [], None, options.out, False
     if options.resume is None:
         settings = choose_settings(options)
     else:
-        path = options.resume / "checkpoint.safetensors" if os.path.isdir(options.resume) else options.resume
+        path = options.resume / CHECKPOINT if os.path.isdir(options.resume) else options.resume
+        folder = folder or path.parent
+        own = os.path.realpath(path) == os.path.realpath(folder / CHECKPOINT)
+        if own and os.path.exists(path):
+            claim(folder, lock)  # before it is read: another process may be about to replace it
         checkpoint = records.read_checkpoint(path)
         settings = resumed_settings(options, checkpoint)
     if settings["data"] == "strokes" and options.data_dir is not None:
@@ -473,7 +520,12 @@ def start(options: argparse.Namespace) -> Run:
         notes.append(f"the run had {was} threads, more than there are here; results do not depend on the number")
 
     dataset = load_data(settings)
-    trainer = build(settings, dataset, device, options.capture)
+    try:
+        trainer = build(settings, dataset, device, options.capture)
+    except (KeyError, OverflowError, ValueError) as error:
+        if checkpoint is None:
+            raise
+        raise UsageError(f"{checkpoint.path} was not made by train_mnist ({error})") from None
     if checkpoint is not None:
         checkpoint.restore(trainer)
         epochs = settings["recipe"]["epochs"]
@@ -488,11 +540,26 @@ def start(options: argparse.Namespace) -> Run:
         "deterministic": on_gpu and options.deterministic,
         "capture": on_gpu and options.capture,
     }
-    folder = open_folder(options.out or (path and path.parent), settings, dataset, resumed=path, device=where)
+    folder = folder if own else open_folder(folder, settings, lock)
     run = Run(folder, settings, dataset, trainer)
     if checkpoint is not None:
         run.theta_rows = checkpoint.extra["theta"]
+        if run.watch is not None:
+            try:
+                run.watch.resume(checkpoint.path.with_name(WATCH))
+            except (OSError, ValueError) as error:
+                notes.append(f"{error}; what the transformer did before is not in the animation")
     size = sum(parameter.numel() for parameter in trainer.model.parameters())
+    about = {
+        "parameters": size,
+        "data_name": dataset.name,
+        "data_source": dataset.source,
+        "train_images": len(dataset.train_images),
+        "test_images": len(dataset.test_images),
+        **records.code_version(),
+        "environment": records.environment(),
+    }
+    run.begin({**settings, **where, **about}, saved=own)
     print(f"model   {settings['model']}, {size:,} parameters, recipe {settings['recipe_name']}")
     print(f"data    {dataset.describe()}")
     ways = f"{', deterministic kernels' * where['deterministic']}{', steps as a graph' * where['capture']}"
@@ -504,9 +571,15 @@ def start(options: argparse.Namespace) -> Run:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    with contextlib.ExitStack() as lock:
+        return work(parse(arguments), lock)
+
+
+def work(options: argparse.Namespace, lock: contextlib.ExitStack) -> int:
+    """What the command line asks for; the exit code."""
     try:
-        run = start(parse(arguments))
-    except (UsageError, data.DataError, records.CheckpointError) as error:
+        run = start(options, lock)
+    except (UsageError, data.DataError, records.CheckpointError, records.BusyError) as error:
         print(f"train_mnist: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # while the data was fetched, say
@@ -521,12 +594,14 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"\ninterrupted and saved; go on with\n  {run.resume_command()}", file=sys.stderr)
             return 130
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        if os.path.exists(run.folder / "checkpoint.safetensors"):
-            print(f"go on from the last checkpoint with\n  {run.resume_command()}", file=sys.stderr)
+        print(f"\ninterrupted; go on from the last checkpoint with\n  {run.resume_command()}", file=sys.stderr)
         return 130
-    except (training.NonFiniteLossError, OSError) as error:  # OSError: the disk is full, say
+    except training.NonFiniteLossError as error:
         print(f"train_mnist: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # the disk is full, say
+        kept = f"the last checkpoint is kept, go on from it with {run.resume_command()}"
+        print(f"train_mnist: {error}; {kept}", file=sys.stderr)
         return 1
     return 0
 

@@ -4,6 +4,7 @@ Importing it loads NumPy and nothing heavier: Numba comes with the first kernel,
 """
 
 from ministn import functional, nn, ops, optim
+from ministn.anomaly import AnomalyError, detect_anomaly
 from ministn.autodiff import Function, GradcheckError, Tensor, gradcheck, no_grad
 from ministn.backend import (
     DeviceError,
@@ -19,10 +20,12 @@ tensor = Tensor
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnomalyError",
     "DeviceError",
     "Function",
     "GradcheckError",
     "Tensor",
+    "detect_anomaly",
     "functional",
     "get_num_threads",
     "gradcheck",

@@ -77,7 +77,7 @@ def to_device(array: Array, device: str) -> Array:
 
 def check_device(name: str, device: str) -> None:
     """`device` must be one of `DEVICES`; `name` is the function that was called with it."""
-    if device not in DEVICES:
+    if not isinstance(device, str) or device not in DEVICES:
         raise ValueError(f"{name}: expected a device 'cpu' or 'gpu', got {device!r}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import importlib
@@ -56,7 +57,11 @@ def report(findings: list[Finding]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command takes none."""
+
+
+def main(options: argparse.Namespace | None = None) -> int:
     """Print the report; 0 if ministn can train on this machine's CPU, 1 if something has to be done first."""
     findings = examine()
     print(report(findings))

@@ -4,15 +4,21 @@
 >>> read_checkpoint("checkpoint.safetensors").restore(trainer)  # doctest: +SKIP
 
 Every file is complete or absent: it is written under another name first and then renamed. Nothing is pickled.
+Checkpoints and weights carry a SHA-256 of their content, so that what a disk has changed is not taken for numbers.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
+import itertools
 import json
 import os
 import platform
+import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +28,25 @@ import numpy as np
 import safetensors.numpy
 
 from ministn import random
-from ministn.training import Metrics, Trainer
+from ministn.training import Metrics, NonFiniteLossError, Trainer
 
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing keeps two processes from the same folder
+    fcntl = None  # type: ignore[assignment]
+
+# What a checkpoint knows of each complete epoch, at least: the keys of `Trainer.history`, to which a program may add.
+HISTORY = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "images_per_second", "seconds")
 CHECKPOINT_FORMAT = "ministn checkpoint"
 CHECKPOINT_VERSION = 1
 
 
 class CheckpointError(ValueError):
     """A file is no checkpoint, is damaged, or does not fit what it is loaded into."""
+
+
+class BusyError(Exception):
+    """Another process has the folder."""
 
 
 # --- checkpoints --------------------------------------------------------------------------------------------------
@@ -55,10 +72,16 @@ def save_checkpoint(path: str | Path, trainer: Trainer, **extra: Any) -> None:
     Raises
     ------
     NonFiniteLossError
-        If a loss on the GPU turns out to be NaN or infinite; nothing is written then.
+        If a loss on the GPU turns out to be NaN or infinite, or a weight is: a step may have spoilt it from a finite
+        loss. Nothing is written then, and the file is what it was.
     """
     metrics = trainer.read_metrics()  # before the weights: what comes of a loss that is not finite is not worth saving
     arrays = {f"model.{name}": tensor.numpy() for name, tensor in trainer.model.state_dict().items()}
+    spoilt = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    if spoilt:
+        raise NonFiniteLossError(
+            f"{path}: not written, since {spoilt[0]} is not finite; what was there before still is"
+        )
     optimizer = trainer.optimizer.state_dict()
     numbers: dict[int, dict[str, Any]] = {}
     for index, slots in optimizer["state"].items():
@@ -112,22 +135,26 @@ class Checkpoint:
         """
         info = self.info
         with _checkpoint_errors(self.path):
-            for what, got in _made_with(trainer).items():
-                if info["made_with"][what] != got:
-                    raise ValueError(f"made with {what} {info['made_with'][what]}, not with {got}")
+            averages = {key.removeprefix("average."): a for key, a in self.arrays.items() if key.startswith("average.")}
+            if bool(averages) != (trainer.average is not None):
+                raise ValueError(f"made {'with' if averages else 'without'} an average of the weights")
+            _check_made_with(info["made_with"], trainer)
             epoch, step, seconds = int(info["epoch"]), int(info["step"]), float(info["seconds"])
             metrics, history = Metrics(**info["metrics"]), [dict(row) for row in info["history"]]
-            if len(history) != epoch or not 0 <= step <= len(trainer.train_loader):
+            complete = [row.get("epoch") for row in history] == list(range(1, len(history) + 1))
+            if not complete or len(history) != epoch or not 0 <= step <= len(trainer.train_loader):
                 raise ValueError(f"epoch {epoch} and step {step} do not fit the history and the data")
+            for row in (info["metrics"], *history):
+                if row is not info["metrics"] and not row.keys() >= set(HISTORY):
+                    raise ValueError(f"expected {', '.join(HISTORY)} of each epoch, got {', '.join(row)}")
+                if bad := [name for name, value in row.items() if type(value) not in (int, float)]:
+                    raise TypeError(f"expected {bad[0]} to be a number, got {row[bad[0]]!r:.40}")
             slots: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in info["optimizer_numbers"].items()}
             for key, array in self.arrays.items():
                 if key.startswith("optimizer."):
                     _, index, name = key.split(".", 2)
                     slots.setdefault(int(index), {})[name] = array
             weights = {key.removeprefix("model."): a for key, a in self.arrays.items() if key.startswith("model.")}
-            averages = {key.removeprefix("average."): a for key, a in self.arrays.items() if key.startswith("average.")}
-            if bool(averages) != (trainer.average is not None):
-                raise ValueError(f"made {'with' if averages else 'without'} an average of the weights")
             with _all_or_nothing(trainer):
                 trainer.model.load_state_dict(weights)
                 trainer.optimizer.load_state_dict({"state": slots, "param_groups": info["optimizer_groups"]})
@@ -155,10 +182,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             raise ValueError("a safetensors file, but not a ministn checkpoint (weights alone, perhaps)")
         if metadata.get("version") != str(CHECKPOINT_VERSION):
             raise ValueError(f"expected checkpoint version {CHECKPOINT_VERSION}, got {metadata.get('version')}")
+        arrays = _arrays(file)
         info = json.loads(metadata["info"])
         if not isinstance(info, dict) or not isinstance(info["extra"], dict):
             raise TypeError("a damaged checkpoint, whose metadata are no JSON objects")
-        return Checkpoint(path, _arrays(file), info)
+        return Checkpoint(path, arrays, info)
 
 
 def save_weights(path: str | Path, model: Any) -> None:
@@ -212,13 +240,57 @@ def write_csv(path: str | Path, rows: list[dict[str, Any]]) -> None:
     write_atomically(path, ("\n".join(lines) + "\n").encode())
 
 
+@contextlib.contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Within the block no other process has the folder; the lock ends with the process, however that ends.
+
+    The folder is made where there is none; a file ``lock`` in it stays. What `write_atomically` had half written there
+    when its process was killed is removed.
+
+    Raises
+    ------
+    BusyError
+        If another process has the folder.
+    OSError
+        If the folder cannot be made or written to.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "a+") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BusyError(f"another program is at {folder}") from None
+        for path in folder.glob(".*.part"):
+            if re.fullmatch(r"\..+\.\d+\.part", path.name):
+                path.unlink(missing_ok=True)
+        yield
+
+
 def _safetensors(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
     # safetensors writes the memory as it is, so it must be in row-major order
-    return safetensors.numpy.save({name: np.array(array, order="C") for name, array in arrays.items()}, metadata)
+    arrays = {name: np.array(array, order="C") for name, array in arrays.items()}
+    return safetensors.numpy.save(arrays, metadata | {"sha256": _sha256(arrays, metadata)})
 
 
 def _arrays(file: Any) -> dict[str, np.ndarray]:
-    return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (the file is no mapping)
+    """All arrays of an open file, which are those that were written if the file says so; other libraries' does not."""
+    arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (the file is no mapping)
+    metadata = file.metadata() or {}
+    expected = metadata.pop("sha256", None)
+    if expected is not None and (got := _sha256(arrays, metadata)) != expected:
+        raise ValueError(f"damaged: expected content of SHA-256 {expected}, got {got}")
+    return arrays
+
+
+def _sha256(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
+    """Of all that is in a file, in whatever order."""
+    header = sorted((name, array.dtype.str, array.shape) for name, array in arrays.items())
+    digest = hashlib.sha256(json.dumps([header, sorted(metadata.items())]).encode())
+    for _, array in sorted(arrays.items()):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -232,7 +304,8 @@ def _checkpoint_errors(path: str | Path) -> Iterator[None]:
         raise CheckpointError(f"{path}: truncated or no safetensors file ({error})") from None
     except KeyError as error:
         raise CheckpointError(f"{path}: {error} is missing") from error
-    except (AttributeError, OverflowError, TypeError, ValueError) as error:  # also for a dtype that NumPy lacks
+    # TypeError also for a dtype that NumPy lacks, RecursionError for JSON that is nested too deep
+    except (AttributeError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
@@ -276,8 +349,37 @@ def _made_with(trainer: Trainer) -> dict[str, Any]:
         "drop_last": bool(loader.drop_last),
         "pixel mean": loader.mean,
         "pixel standard deviation": loader.std,
-        "augment": loader.augment is not None,
+        "augmentation": _described(loader.augment),
+        "network": repr(trainer.model),
+        "loss": _described(trainer.loss),
+        "decay of the average": None if trainer.average is None else trainer.average.decay,
     }
+
+
+# What checkpoints did not hold at first: of an older one it is not known.
+_ADDED = ("augmentation", "network", "loss", "decay of the average")
+
+
+def _check_made_with(made_with: dict[str, Any], trainer: Trainer) -> None:
+    """Raise ValueError on the first thing that is not as in the run which made the checkpoint."""
+    for what, got in _made_with(trainer).items():
+        had = made_with.get(what, got) if what in _ADDED else made_with[what]
+        if had != got:
+            # of a network, which has a line for each layer, the first layer that differs
+            lines = itertools.zip_longest(str(had).splitlines(), str(got).splitlines(), fillvalue="nothing")
+            had, got = next(((a.strip(), b.strip()) for a, b in lines if a != b), (had, got))
+            raise ValueError(f"made with {what} {had}, not with {got}")
+
+
+def _described(function: Any) -> str | None:
+    """A function, or an object that acts as one, by what is the same in every process."""
+    if function is None:
+        return None
+    if isinstance(function, functools.partial):
+        return f"{_described(function.func)} with {function.args} {function.keywords}"
+    if dataclasses.is_dataclass(function):
+        return repr(function)
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
 # --- where it ran -------------------------------------------------------------------------------------------------
@@ -302,6 +404,27 @@ def environment() -> dict[str, str]:
         "numba": numba.__version__,
         "processor": _processor(),
     }
+
+
+def code_version() -> dict[str, Any]:
+    """The commit that this code is of, and whether the code is as committed.
+
+    Returns
+    -------
+    dict
+        ``"commit"``, 40 hexadecimal digits, and ``"clean"``, bool; both None where the package is in no repository.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # an environment may lie in someone else's repository
+        changed = git("status", "--porcelain", "--", ":/ministn", ":/examples", ":/pyproject.toml")
+        return {"commit": git("rev-parse", "HEAD"), "clean": not changed}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "clean": None}
 
 
 def _processor() -> str:

@@ -333,7 +333,8 @@ class Trainer:
             rates = ", ".join(f"{group['lr']:g}" for group in self.optimizer.param_groups)
             raise NonFiniteLossError(
                 f"the loss is {loss} in epoch {self.epoch + 1}, {where}, "
-                f"with learning rate {rates}: the weights have diverged; try a smaller learning rate"
+                f"with learning rate {rates}: the weights have diverged; try a smaller learning rate, "
+                "or find the operation with ministn.detect_anomaly"
             )
 
 

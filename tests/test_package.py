@@ -6,7 +6,9 @@ import io
 import re
 import subprocess
 import sys
+import tarfile
 import tokenize
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -33,11 +35,31 @@ def lines_of_code(path):
     return len(lines)
 
 
-@pytest.mark.parametrize("module", ["ministn", "ministn.nn", "ministn.optim", "ministn.models", "ministn.data"])
+@pytest.mark.parametrize(
+    "module", ["ministn", "ministn.nn", "ministn.optim", "ministn.models", "ministn.data", "ministn.explorer"]
+)
 def test_import_loads_nothing_heavy(module):
     code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_wheel_and_sdist_have_all_files(tmp_path):
+    pytest.importorskip("hatchling", reason="hatchling, which builds the package, is not installed")
+    code = f"from hatchling.build import *; [make({str(tmp_path)!r}) for make in (build_wheel, build_sdist)]"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+    files = [path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    names = {path.relative_to(ROOT).as_posix() for path in files}
+    assert "ministn/py.typed" in names
+    assert any(name.endswith(".cu") for name in names)
+    (wheel,), (sdist,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
+    with zipfile.ZipFile(wheel) as archive:
+        packed = set(archive.namelist())
+        assert names <= packed
+        (licence,) = (name for name in packed if name.endswith("licenses/LICENSE"))
+        assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
+    with tarfile.open(sdist) as archive:
+        assert {f"{sdist.name.removesuffix('.tar.gz')}/{name}" for name in names | {"LICENSE"}} <= {*archive.getnames()}
 
 
 def test_autodiff_is_short():

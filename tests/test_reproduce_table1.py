@@ -628,6 +628,52 @@ def test_tables_that_cannot_be_made(table1, capsys):
     assert "broken.json is no JSON" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "expected a JSON object, got list"),
+        ("[" * 100_000, "is no JSON"),
+        ('{"name": "\\ud800"}', "is no JSON"),
+        ("{}", "is not the result of a run"),
+        ({"recipe": None}, "is not the result of a run"),
+        ({"test_error_percent": "low"}, "is not the result of a run"),
+        ({"wall_seconds": float("nan")}, "is not the result of a run"),
+        ({"recipe_name": "another"}, "is not the result of a run"),
+    ],
+    ids=str,
+)
+def test_a_result_that_is_damaged(table1, capsys, content, message):
+    write_result(table1, "FCN", None, "R", 0, 1.5, **(content if isinstance(content, dict) else {}))
+    (path,) = Path("results").iterdir()
+    if isinstance(content, str):
+        path.write_text(content)
+    assert render(table1) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_status_or_settings_that_are_damaged(table1, capsys):
+    (task,) = table1.plan(table1.parse(FCN))
+    task.folder.mkdir(parents=True)
+    for content in ("[]", "{", "{}", '{"state": []}'):
+        (task.folder / "status.json").write_text(content)
+        task.look()
+        assert isinstance(task.state, str)
+    for content in ("{}", '{"recipe": 5}'):
+        (task.folder / "settings.json").write_text(content)
+        assert table1.main(FCN) == 2
+        assert "settings.json is of a run with no recipe" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_to(table1, capsys):
+    Path("file").write_text("in the way")
+    command = worker_command(table1, "--out", "out")[2:]
+    command[command.index("--one") + 1] = str(Path("file/run").absolute())
+    assert table1.main(command) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("reproduce_table1: [Errno 20] Not a directory")
+    assert err.count("\n") == 1
+
+
 def test_the_live_table(table1):
     options = table1.parse(["--model", "FCN,ST-CNN", "--transform", "tps", "--data", "R,E", "--seeds", "0,1"])
     tasks = table1.plan(options)

@@ -20,12 +20,12 @@ import pytest
 import safetensors.numpy
 
 import ministn
-from ministn import data, models, records, training
+from ministn import data, models, records, training, viz
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "train_mnist.py"
 STN_PICTURES = {"learning_curves.png", "warped_digits.png", "theta_over_training.png", "hardest_mistakes.png"}
 CNN_PICTURES = {"learning_curves.png", "hardest_mistakes.png"}
-FILES = {"config.json", "metrics.csv", "checkpoint.safetensors", "model.safetensors"}
+FILES = {"config.json", "metrics.csv", "checkpoint.safetensors", "model.safetensors", "lock"}
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +117,8 @@ def test_a_run_leaves_everything(train_mnist, capsys, tmp_path, small_data, mode
     stdout, stderr = capsys.readouterr()
 
     pictures = CNN_PICTURES if model == "cnn" else STN_PICTURES
-    theta = set() if model == "cnn" else {"theta.csv"}
-    assert set(os.listdir(out)) == FILES | pictures | theta
+    transformer = set() if model == "cnn" else {"theta.csv", "watch.npz"}
+    assert set(os.listdir(out)) == FILES | pictures | transformer
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
     assert f"{model}, {parameters:,} parameters" in stdout
     assert small_data.describe() in stdout
@@ -135,6 +135,8 @@ def test_a_run_leaves_everything(train_mnist, capsys, tmp_path, small_data, mode
     assert (config["recipe"]["epochs"], config["recipe"]["batch_size"]) == (2, 64)
     assert config["data_name"] == small_data.name
     assert config["environment"] == records.environment()
+    assert (config["parameters"], config["train_images"], config["test_images"]) == (parameters, 300, 60)
+    assert {key: config[key] for key in ("commit", "clean")} == records.code_version()
 
     built = {"stn": models.MnistSTN(), "stn-coordconv": models.MnistSTN(coord_conv=True), "cnn": models.MnistCNN()}
     records.load_weights(out / "model.safetensors", built[model])
@@ -206,6 +208,10 @@ def test_ctrl_c_saves_and_the_printed_command_goes_on_exactly(
     for name in whole:
         np.testing.assert_array_equal(whole[name], resumed[name])  # to the last bit
     assert Path("whole/theta.csv").read_text() == Path("stopped run/theta.csv").read_text()
+    whole, resumed = (viz.Watch.read(f"{run}/watch.npz") for run in ("whole", "stopped run"))
+    for table in ("moments", "means"):
+        for key, values in getattr(whole, table).items():
+            np.testing.assert_array_equal(values, getattr(resumed, table)[key])
     columns = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
     whole, resumed = (read_rows(f"{run}/metrics.csv") for run in ("whole", "stopped run"))
     assert [[row[c] for c in columns] for row in whole] == [[row[c] for c in columns] for row in resumed]
@@ -217,6 +223,48 @@ def test_a_run_can_be_made_longer(train_mnist, capsys):
     assert train_mnist.main(["--resume", "run/checkpoint.safetensors", "--epochs", "2", "--threads", "1"]) == 0
     assert len(Path("run/metrics.csv").read_text().splitlines()) == 3
     assert json.loads(Path("run/config.json").read_text())["recipe"]["epochs"] == 2
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_transformer_is_watched_from_the_beginning_to_the_end_of_a_longer_run(train_mnist, capsys, small_data):
+    options = ["--epochs", "1", "--batch-size", "64", "--out", "run"]  # of 5 steps
+    train_mnist.main(options)
+    first = viz.Watch.read("run/watch.npz")
+    assert first.moments["step"] == [0, 1, 2, 3, 4, 5]
+    assert first.means["step"] == [0, 5]  # with 0.01, 0.03 and 0.1 of the steps rounded
+    places = [np.flatnonzero(small_data.test_labels == digit) for digit in range(10)]
+    np.testing.assert_array_equal(first.images[:, 0], small_data.test_images[[place[0] for place in places]])
+    np.testing.assert_array_equal(first.images, first.moments["warped"][0])  # it begins with the identity
+    crowd = np.concatenate([place[1:51] for place in places])
+    expected = viz.class_means(small_data.test_images[crowd] / np.float32(255), small_data.test_labels[crowd])
+    np.testing.assert_array_equal(first.distorted[0], expected[0])
+
+    capsys.readouterr()
+    train_mnist.main(["--resume", "run", "--epochs", "3", "--out", "longer"])
+    assert "watch" not in capsys.readouterr().out
+    longer = viz.Watch.read("longer/watch.npz")
+    assert longer.moments["step"][:6] == first.moments["step"]
+    assert longer.moments["step"][-1] == longer.means["step"][-1] == 15
+    np.testing.assert_array_equal(longer.moments["lines"][:6], first.moments["lines"])
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "No such file or directory"), (b"PK", "not the file of a Watch")]
+)
+def test_a_run_goes_on_without_a_watch_and_says_so(train_mnist, capsys, content, reason):
+    options = ["--epochs", "1", "--batch-size", "64", "--out", "run"]
+    train_mnist.main(options)
+    Path("run/watch.npz").unlink()
+    if content is not None:
+        Path("run/watch.npz").write_bytes(content)
+    capsys.readouterr()
+    assert train_mnist.main(["--resume", "run", "--epochs", "2"]) == 0
+    (note,) = (line for line in capsys.readouterr().out.splitlines() if "watch.npz" in line)
+    assert note.startswith("note    ")
+    assert reason in note
+    assert note.endswith("what the transformer did before is not in the animation")
+    assert viz.Watch.read("run/watch.npz").moments["step"][0] == 5
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -264,29 +312,81 @@ def test_a_diverging_run_ends_with_one_clear_line(train_mnist, capsys, model):
     assert err.count("\n") == 1
 
 
-@pytest.mark.usefixtures("no_pictures")
-def test_a_full_disk_ends_the_run_with_one_clear_line(train_mnist, capsys, monkeypatch):
-    def fail(*_, **__):
-        raise OSError(28, "No space left on device")
+@pytest.fixture
+def disk_that_fills(monkeypatch):
+    """Room for the first checkpoint, and for no other."""
+    save, saved = records.save_checkpoint, []
+
+    def fail(path, *arguments, **extra):
+        if saved:
+            raise OSError(28, "No space left on device")
+        save(path, *arguments, **extra)
+        saved.append(path)
 
     monkeypatch.setattr(records, "save_checkpoint", fail)
+
+
+KEPT = "train_mnist: [Errno 28] No space left on device; the last checkpoint is kept, go on from it with "
+
+
+@pytest.mark.usefixtures("no_pictures", "disk_that_fills")
+def test_a_full_disk_ends_the_run_with_one_clear_line(train_mnist, capsys):
     assert train_mnist.main(["--quick", "--model", "cnn", "--out", "run"]) == 1
-    assert capsys.readouterr().err == "train_mnist: [Errno 28] No space left on device\n"
-    assert os.listdir("run") == ["config.json"]
+    err = capsys.readouterr().err
+    assert err.startswith(KEPT)
+    assert err.endswith(" --resume run\n")
+    assert err.count("\n") == 1
+    assert set(os.listdir("run")) == {"config.json", "checkpoint.safetensors", "lock"}
 
 
-def test_ctrl_c_and_then_a_full_disk(train_mnist, capsys, monkeypatch, ctrl_c):
+@pytest.mark.usefixtures("no_pictures")
+def test_a_disk_that_is_full_from_the_beginning(train_mnist, capsys, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(records, "save_checkpoint", fail)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        message = refused(train_mnist, capsys, "--quick", "--model", "cnn", "--out", "run")
+    assert message == "train_mnist: cannot write to the run folder run: No space left on device\n"
+    assert train_mnist.main(["--quick", "--model", "cnn", "--out", "run"]) == 0  # once there is room
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("where", ["compile_kernels", "first epoch"])
+def test_a_run_that_was_killed_before_its_first_epoch_was_complete(train_mnist, monkeypatch, where):
+    class Killed(BaseException):
+        pass
+
+    def kill(*_):
+        raise Killed
+
+    options = ["--quick", "--model", "cnn"]
+    assert train_mnist.main([*options, "--out", "whole"]) == 0
+    with monkeypatch.context() as patch:
+        at = (train_mnist, "compile_kernels") if where == "compile_kernels" else (train_mnist.Run, "on_epoch")
+        patch.setattr(*at, kill)
+        with pytest.raises(Killed):
+            train_mnist.main([*options, "--out", "run"])
+    assert train_mnist.main(["--resume", "run"]) == 0
+    whole, run = (safetensors.numpy.load_file(f"{name}/model.safetensors") for name in ("whole", "run"))
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], run[name])  # to the last bit
+
+
+@pytest.mark.usefixtures("disk_that_fills")
+def test_ctrl_c_and_then_a_full_disk(train_mnist, capsys, monkeypatch, ctrl_c):
     press_ctrl_c_at(monkeypatch, train_mnist, 1, ctrl_c)
     assert train_mnist.main(["--quick", "--model", "cnn", "--out", "run"]) == 1
     assert capsys.readouterr().err.splitlines() == [
         "",
         "stopping after this step (Ctrl-C again: at once)",
-        "train_mnist: [Errno 28] No space left on device",
+        KEPT + shlex.join([*command_of(train_mnist), "--resume", "run"]),
     ]
+
+
+def command_of(train_mnist) -> list[str]:
+    """Python and the script as the printed commands have them."""
+    return [min(str(path), os.path.relpath(path), key=len) for path in (sys.executable, train_mnist.__file__)]
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------
@@ -369,6 +469,47 @@ def test_a_folder_in_which_a_run_has_just_begun(train_mnist, capsys):
     Path("run/config.json").write_text("its settings")
     assert "run/config.json is there already" in refused(train_mnist, capsys, "--out", "run")
     assert Path("run/config.json").read_text() == "its settings"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_folder_that_another_process_has(train_mnist, capsys):
+    with records.locked("run"):
+        assert "another program is at run" in refused(train_mnist, capsys, "--quick", "--out", "run")
+    assert os.listdir("run") == ["lock"]
+    train_mnist.main(["--quick", "--model", "cnn", "--out", "run"])
+    before = {path.name: path.read_bytes() for path in Path("run").iterdir()}
+    capsys.readouterr()
+    with records.locked("run"):
+        assert "another program is at run" in refused(train_mnist, capsys, "--resume", "run", "--epochs", "2")
+    assert {path.name: path.read_bytes() for path in Path("run").iterdir()} == before
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("settings", {"model": "cnn"}),
+        ("settings", {"recipe": {"epochs": "many"}}),
+        ("settings", {"recipe": {"batch_size": 0}}),
+        ("settings", {"model": "rnn"}),
+        ("theta", 5),
+        ("theta", [{"step": None}]),
+    ],
+)
+def test_a_checkpoint_with_settings_that_make_no_sense(train_mnist, capsys, name, value):
+    train_mnist.main(["--quick", "--model", "cnn", "--out", "run"])
+    extra = records.read_checkpoint("run/checkpoint.safetensors").extra
+    if name == "theta":
+        extra["theta"] = value
+    elif value == {"model": "cnn"}:
+        extra["settings"] = value  # alone
+    else:
+        extra["settings"] = {**extra["settings"], **value}
+        extra["settings"]["recipe"] = {**train_mnist.dataclasses.asdict(train_mnist.RECIPES["default"])}
+        extra["settings"]["recipe"] |= value.get("recipe", {})
+    rewrite("run/checkpoint.safetensors", "run/checkpoint.safetensors", extra=extra)
+    capsys.readouterr()
+    assert "was not made by train_mnist" in refused(train_mnist, capsys, "--resume", "run")
 
 
 @pytest.mark.usefixtures("no_pictures")

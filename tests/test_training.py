@@ -233,6 +233,23 @@ def test_weights_that_diverge_in_the_last_step_are_found_by_the_evaluation():
     assert trainer.history == []
 
 
+def test_a_checkpoint_is_not_overwritten_by_weights_that_a_step_has_spoilt(tmp_path):
+    """The loss of a step may be finite and its gradient not: Ctrl-C right after it must not cost the last good file."""
+    path, trainer = tmp_path / "checkpoint.safetensors", make_trainer("sgd")
+    records.save_checkpoint(path, trainer)
+    good = path.read_bytes()
+
+    def spoil(trainer):
+        trainer.model.fc1.weight.data[0, 0] = np.inf
+        raise training.Interrupted
+
+    with pytest.raises(training.Interrupted):
+        trainer.fit(1, on_step=spoil)
+    with pytest.raises(training.NonFiniteLossError, match=r"not written, since model.fc1.weight is not finite"):
+        records.save_checkpoint(path, trainer)
+    assert path.read_bytes() == good
+
+
 # --- stopping and going on ----------------------------------------------------------------------------------------
 
 
@@ -438,7 +455,7 @@ def state_of(trainer: training.Trainer) -> tuple[object, ...]:
     ("options", "message"),
     [
         ({"model": OtherDense}, "made with model Dense, not with OtherDense"),
-        ({"hidden": 5}, r"fc1.weight: expected shape \(5, 63\), got \(16, 63\)"),
+        ({"hidden": 5}, r"network \(fc1\): Linear\(.*out_features=16, .*not with \(fc1\): Linear\(.*out_features=5, "),
         ({"optimizer": "sgd"}, "made with optimizer AdamW, not with SGD"),
         ({"batch_size": 64}, "made with batch_size 32, not with 64"),
         ({"average": True}, "made without an average of the weights"),
@@ -461,7 +478,8 @@ def test_a_checkpoint_of_something_else(saved, options, message):
         ({"mean": 0.1}, "pixel mean"),
         ({"shuffle": False}, "shuffle True, not with False"),
         ({"drop_last": True}, "drop_last False, not with True"),
-        ({"augment": None}, "augment True, not with False"),
+        ({"augment": None}, r"augmentation RandomShift\(max_pixels=1\), not with None"),
+        ({"augment": data.random_shift(2)}, r"RandomShift\(max_pixels=1\), not with RandomShift\(max_pixels=2\)"),
         ({"labels": np.zeros(203, np.int64)}, r"labels \(hash\)"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -511,6 +529,91 @@ def test_a_damaged_checkpoint_changes_nothing(saved, change):
     with pytest.raises(records.CheckpointError, match=r"checkpoint\.safetensors: "):
         records.read_checkpoint(saved).restore(trainer)
     assert state_of(trainer) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metrics": {"images": "many"}}, "expected images to be a number, got 'many'"),
+        ({"epoch": 2**40}, "epoch 1099511627776 and step 0 do not fit the history"),
+        ({"epoch": 1, "history": [{"epoch": 2}]}, "epoch 1 and step 0 do not fit the history"),
+        ({"epoch": 1, "history": [{"epoch": 1}]}, "expected epoch, train_loss, .* of each epoch, got epoch"),
+    ],
+    ids=["metrics", "memory for epochs", "wrong epoch", "row"],
+)
+def test_numbers_that_a_continuation_would_fail_on(saved, change, message):
+    rewrite(saved, **change)
+    with pytest.raises(records.CheckpointError, match=message):
+        records.read_checkpoint(saved).restore(make_trainer())
+
+
+def test_metadata_nested_too_deep(saved):
+    metadata = {"format": records.CHECKPOINT_FORMAT, "version": str(records.CHECKPOINT_VERSION), "info": "[" * 100_000}
+    saved.write_bytes(safetensors.numpy.save({}, metadata))
+    with pytest.raises(records.CheckpointError, match="recursion"):
+        records.read_checkpoint(saved)
+
+
+@pytest.mark.parametrize("where", ["weight", "metadata"])
+def test_a_bit_that_a_disk_has_turned(saved, where):
+    content = bytearray(saved.read_bytes())
+    if where == "weight":
+        content[-1] ^= 1
+    else:
+        content[content.index(b'\\"seconds\\": ') + 13] ^= 1  # one digit for another
+    saved.write_bytes(content)
+    with pytest.raises(records.CheckpointError, match="damaged: expected content of SHA-256"):
+        records.read_checkpoint(saved)
+
+
+def test_weights_in_which_a_bit_is_turned_or_that_have_no_checksum(tmp_path):
+    model, path = Dense(), tmp_path / "w"
+    records.save_weights(path, model)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    before = {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
+    with pytest.raises(records.CheckpointError, match="damaged: expected content of SHA-256"):
+        records.load_weights(path, model)
+    for name, tensor in model.state_dict().items():
+        np.testing.assert_array_equal(tensor.numpy(), before[name])
+    path.write_bytes(safetensors.numpy.save({name: array + 1 for name, array in before.items()}))  # as others write it
+    records.load_weights(path, model)
+    np.testing.assert_array_equal(model.fc1.bias.data, before["fc1.bias"] + 1)
+
+
+def test_a_checkpoint_from_before_it_held_the_augmentation(saved):
+    made_with = records.read_checkpoint(saved).info["made_with"]
+    for name in ("augmentation", "network", "loss", "decay of the average"):
+        del made_with[name]
+    rewrite(saved, made_with={**made_with, "augment": True})
+    trainer = make_trainer()
+    records.read_checkpoint(saved).restore(trainer)
+    assert trainer.epoch == 1
+
+
+def test_a_checkpoint_made_with_another_loss_or_average(tmp_path):
+    path, trainer = tmp_path / "c", make_trainer(average=True)
+    records.save_checkpoint(path, trainer)
+    trainer.loss = functools.partial(F.nll_loss, label_smoothing=0.2)
+    with pytest.raises(records.CheckpointError, match=r"loss nll_loss with .*0\.1}, not with nll_loss with .*0\.2}"):
+        records.read_checkpoint(path).restore(trainer)
+    trainer = make_trainer(average=True)
+    trainer.average.decay = 0.5
+    with pytest.raises(records.CheckpointError, match=r"decay of the average 0\.9, not with 0\.5"):
+        records.read_checkpoint(path).restore(trainer)
+
+
+def test_a_folder_that_is_locked(tmp_path):
+    folder = tmp_path / "run"
+    with records.locked(folder):
+        assert os.listdir(folder) == ["lock"]
+        with pytest.raises(records.BusyError, match=f"another program is at {folder}"), records.locked(folder):
+            pass
+        (folder / ".checkpoint.safetensors.123.part").write_bytes(b"half of it")
+        (folder / ".of somebody else.part").write_bytes(b"")
+    with records.locked(folder):  # it is free again, and what a killed process left is gone
+        assert sorted(os.listdir(folder)) == [".of somebody else.part", "lock"]
 
 
 def test_weights_of_another_model(tmp_path):

@@ -32,7 +32,7 @@ from ministn import data, models, optim, records, training
 from ministn.data.distortions import Distortion, Projected
 
 sys.path.append(str(Path(__file__).parents[1]))
-from reproduce_table1 import PAPER, TEST_SEED, code_version
+from reproduce_table1 import PAPER, TEST_SEED
 
 MODEL = "FCN"
 OTHER_SETS = ("R", "RTS", "E")
@@ -173,7 +173,7 @@ def main(argv: list[str] | None = None) -> None:
         arguments = sys.argv[1:] if argv is None else argv
         about = {
             "command": shlex.join(["python", "examples/benchmarks/calibrate_projection.py", *arguments]),
-            **code_version(),
+            **records.code_version(),
             "environment": {**records.environment(), "threads": args.threads},
             "data": dataset.name,
             "model": f"{MODEL}, without a transformer",

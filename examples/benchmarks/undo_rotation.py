@@ -32,7 +32,7 @@ import ministn
 from ministn import Tensor, data, no_grad, records
 
 sys.path.append(str(Path(__file__).parents[1]))
-from reproduce_table1 import TEST_SEED, Run, build, code_version, error_of, recipe_for
+from reproduce_table1 import TEST_SEED, Run, build, error_of, recipe_for
 
 MODEL, TRANSFORM, SET = "ST-CNN", "affine", "RTS"
 SMOOTHING = (0.0, 0.1)
@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
         arguments = sys.argv[1:] if argv is None else argv
         about = {
             "command": shlex.join(["python", "examples/benchmarks/undo_rotation.py", *arguments]),
-            **code_version(),
+            **records.code_version(),
             "environment": {**records.environment(), "threads": args.threads},
             "data": dataset.name,
             "network": f"{MODEL} {TRANSFORM} on {SET}",

@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ministn.autodiff.tensor import Tensor
@@ -29,6 +29,7 @@ from ministn.backend import Array, device_of
 
 class _Recording(threading.local):
     enabled = True  # each thread records its own graph
+    observer: Callable[..., None] | None = None
 
 
 _recording = _Recording()
@@ -43,6 +44,17 @@ def no_grad() -> Iterator[None]:
         yield
     finally:
         _recording.enabled = before
+
+
+@contextlib.contextmanager
+def observed_by(observer: Callable[..., None]) -> Iterator[None]:
+    """Within the block, ``observer(function, inputs, gradient, results)`` is called after every forward pass of a
+    Function, where `gradient` is None and `results` the output alone, and after every backward pass."""
+    before, _recording.observer = _recording.observer, observer
+    try:
+        yield
+    finally:
+        _recording.observer = before
 
 
 class Function:
@@ -94,6 +106,8 @@ class Function:
         recording = _recording.enabled
         self.needs_grad = tuple([recording and tensor.requires_grad for tensor in inputs])
         data = self.forward(*arrays)
+        if _recording.observer is not None:
+            _recording.observer(self, inputs, None, (data,))
         if True not in self.needs_grad:
             return Tensor(data)
         self.inputs, self.number = inputs, next(_numbers)
@@ -102,7 +116,10 @@ class Function:
     def input_gradients(self, grad_output: Array) -> tuple[Array | None, ...]:
         """`backward`'s answer as a tuple with one entry per input."""
         gradients = self.backward(grad_output)
-        return gradients if isinstance(gradients, tuple) else (gradients,)
+        gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+        if _recording.observer is not None:
+            _recording.observer(self, self.inputs, grad_output, gradients)
+        return gradients
 
     def release(self) -> None:
         """Forget the inputs and everything `forward` saved, once the backward sweep has passed."""

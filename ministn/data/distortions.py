@@ -46,7 +46,7 @@ from typing import Any
 
 import numpy as np
 
-from ministn.data._checks import integer
+from ministn.kernels._checks import integer
 
 FRAME = 28  # pixels: the side of the digits that come in
 _CENTRE = (FRAME - 1) / 2

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ministn.autodiff import Tensor
 from ministn.backend import Array, check_device, to_device
-from ministn.data._checks import integer
+from ministn.kernels._checks import flag, integer
 
 if TYPE_CHECKING:
     from ministn.data.cuda import Uploaded
@@ -94,15 +96,16 @@ class DataLoader:
             raise ValueError(
                 f"DataLoader: expected labels of shape ({len(images)},), one for each image, got {labels.shape}"
             )
-        if not (np.isfinite(mean) and np.isfinite(std) and std > 0):
+        numbers = isinstance(mean, Real) and isinstance(std, Real)
+        if not (numbers and math.isfinite(mean) and math.isfinite(std) and std > 0):
             raise ValueError(f"DataLoader: expected a finite mean and a finite std > 0, got mean {mean} and std {std}")
         check_device("DataLoader", device)
         self.images = np.ascontiguousarray(images)
         self.labels = labels.astype(np.int64)
         self.batch_size = integer("DataLoader", "batch_size", batch_size, 1)
-        self.shuffle = shuffle
+        self.shuffle = flag("DataLoader", "shuffle", shuffle)
         self.seed = integer("DataLoader", "seed", seed, 0)
-        self.drop_last = drop_last
+        self.drop_last = flag("DataLoader", "drop_last", drop_last)
         self.augment = augment
         canvas = getattr(augment, "canvas", None)
         if canvas is not None:

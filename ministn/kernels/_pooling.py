@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ministn.kernels._checks import check_tensor, pair, remembered
+from ministn.kernels._checks import check_tensor, flag, pair, remembered
 
 Pair = tuple[int, int]
 Size = int | tuple[int, int]
@@ -59,6 +59,7 @@ def check_pooling(
 def _geometry(
     name: str, shape: tuple[int, ...], kernel_size: Size, stride: Size | None, padding: Size, ceil_mode: bool
 ) -> tuple[Pair, Pair, Pair, Pair]:
+    flag(name, "ceil_mode", ceil_mode)
     kernel = pair(name, "kernel_size", kernel_size, minimum=1)
     step = kernel if stride is None else pair(name, "stride", stride, minimum=1)
     border = pair(name, "padding", padding, minimum=0)

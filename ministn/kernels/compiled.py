@@ -16,12 +16,17 @@ done twice, and whoever runs the package for the first time waits half as long.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import hashlib
+import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.core.caching import FunctionCache
@@ -32,6 +37,14 @@ from ministn.kernels._memory import keep_freed_memory
 
 keep_freed_memory()
 _launch_threads()  # makes `numba_parallel_for` and `get_num_threads` known to compiled code
+
+# Not zero while the thread pool is at work, and for ever in a forked process. `parallel_for` then runs all items on the
+# thread that calls it: Numba's pools end the process when a second thread comes (workqueue), or a forked child whose
+# parent has used them (OpenMP).
+_pool_is_taken = ctypes.c_int64(0)
+binding.add_symbol("ministn_pool_is_taken", ctypes.addressof(_pool_is_taken))
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: setattr(_pool_is_taken, "value", 1))
 
 _SHARED = [Path(__file__).with_name(name) for name in ("compiled.py", "simd.py", "sampling.py")]
 _DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SHARED)).hexdigest()
@@ -44,6 +57,26 @@ class _Cache(FunctionCache):
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
         self._cache_file._source_stamp = (*self._cache_file._source_stamp, _DIGEST)
+
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(signature, target_context)
+        except Exception:  # a file cut short, by a full disk, say: pickle's errors are of many kinds
+            Path(self._cache_file._index_path).unlink(missing_ok=True)
+            return None
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        with contextlib.suppress(OSError):  # the disk is full, or may not be written to any more
+            super().save_overload(signature, data)
+
+
+@functools.cache
+def _warn_of_no_cache() -> None:
+    warnings.warn(
+        "ministn: no folder for compiled kernels can be written to, so each process compiles them anew, for about half "
+        "a minute: set NUMBA_CACHE_DIR to one that can",
+        stacklevel=2,
+    )
 
 
 def compiled(function: Callable[..., Any] | None = None, *, fastmath: Any = False) -> Any:
@@ -64,13 +97,19 @@ def compiled(function: Callable[..., Any] | None = None, *, fastmath: Any = Fals
     # Without the wrapper that makes it a C function: nobody calls it so, and it would cost a sixth of the compilation.
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath, "no_cfunc_wrapper": True}
     dispatcher: Any = njit(**options)(function)
-    dispatcher._cache = _Cache(function)  # what cache=True would do, with Numba's own
+    try:
+        dispatcher._cache = _Cache(function)  # what cache=True would do, with Numba's own
+    except RuntimeError:  # neither the package's folder nor the user's can be written to
+        _warn_of_no_cache()
     return dispatcher
 
 
 @intrinsic
 def parallel_for(typing: Any, kernel: Any, count: Any, arguments: Any) -> Any:
     """``kernel(item, *arguments)`` for each item in range(count), in equal, consecutive shares for the threads.
+
+    While another Python thread uses the thread pool, in a forked process, and with one thread, the caller runs all
+    shares itself.
 
     Parameters
     ----------
@@ -91,19 +130,28 @@ def parallel_for(typing: Any, kernel: Any, count: Any, arguments: Any) -> Any:
         )
         share = _define_share(context, builder.module, kernel, call, shared.type)
         zero, one = ir.Constant(_INT, 0), ir.Constant(_INT, 1)
-        builder.call(
-            _declare(builder, "numba_parallel_for", ir.VoidType(), _POOL_ARGUMENTS),
-            [
-                builder.bitcast(share, _POINTER),
-                cgutils.alloca_once_value(builder, ir.Constant(_POINTER, None)),
-                cgutils.alloca_once_value(builder, threads),  # how many calls
-                cgutils.alloca_once_value(builder, one),  # bytes from one call's pointer to the next
-                builder.bitcast(shared, _POINTER),
-                zero,
-                one,  # pointers that move
-                builder.trunc(threads, ir.IntType(32)),
-            ],
-        )
+        share_arguments = [
+            cgutils.alloca_once_value(builder, ir.Constant(_POINTER, None)),
+            cgutils.alloca_once_value(builder, threads),  # how many calls
+            cgutils.alloca_once_value(builder, one),  # bytes from one call's pointer to the next
+            builder.bitcast(shared, _POINTER),
+        ]
+        taken = cgutils.add_global_variable(builder.module, _INT, "ministn_pool_is_taken")
+        alone = builder.icmp_signed("==", threads, one)
+        with builder.if_else(alone) as (if_alone, otherwise):
+            with if_alone:
+                builder.call(share, share_arguments)
+            with otherwise:
+                before = builder.extract_value(builder.cmpxchg(taken, zero, one, "seq_cst", "seq_cst"), 0)
+                with builder.if_else(builder.icmp_signed("==", before, zero)) as (if_free, if_taken):
+                    with if_free:
+                        pool = _declare(builder, "numba_parallel_for", ir.VoidType(), _POOL_ARGUMENTS)
+                        dimensions, moving = zero, one  # no inner dimensions; one pointer moves
+                        of_pool = dimensions, moving, builder.trunc(threads, ir.IntType(32))
+                        builder.call(pool, [builder.bitcast(share, _POINTER), *share_arguments, *of_pool])
+                        builder.store_atomic(zero, taken, "seq_cst", 8)
+                    with if_taken:
+                        builder.call(share, share_arguments)
         failed = builder.load(cgutils.gep_inbounds(builder, shared, 0, 2))
         with cgutils.if_unlikely(builder, builder.icmp_signed("!=", failed, zero)):
             context.call_conv.return_user_exc(builder, RuntimeError, ("parallel_for: an iteration raised an error",))

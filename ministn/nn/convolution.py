@@ -8,7 +8,7 @@ import numpy as np
 
 from ministn import functional as F
 from ministn.autodiff import Tensor
-from ministn.kernels._checks import check_size, check_tensor, pair
+from ministn.kernels._checks import check_size, check_tensor, flag, integer, pair
 from ministn.nn import init
 from ministn.nn.coordinates import AddCoordinates
 from ministn.nn.module import Module, Parameter
@@ -31,10 +31,9 @@ class _Convolution2d(Module):
         transposed: bool = False,
     ) -> None:
         name = type(self).__name__
-        for argument, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if channels < 1:
-                raise ValueError(f"{name}: expected {argument} to be at least 1, got {channels}")
-        self.in_channels, self.out_channels = in_channels, out_channels
+        self.in_channels = in_channels = integer(name, "in_channels", in_channels, 1)
+        self.out_channels = out_channels = integer(name, "out_channels", out_channels, 1)
+        bias = flag(name, "bias", bias)
         self.kernel_size = pair(name, "kernel_size", kernel_size, 1)
         self.stride = pair(name, "stride", stride, 1)
         self.padding = pair(name, "padding", padding, 0)
@@ -179,8 +178,7 @@ class CoordConv2d(Conv2d):
         bias: bool = True,
         radius: bool = False,
     ) -> None:
-        if in_channels < 1:
-            raise ValueError(f"CoordConv2d: expected at least one channel of the image's own, got {in_channels}")
+        in_channels = integer("CoordConv2d", "in_channels", in_channels, 1)
         coordinates = AddCoordinates(radius)
         all_channels = in_channels + coordinates.channels
         super().__init__(all_channels, out_channels, kernel_size, stride, padding, dilation, bias=bias)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+
 from ministn import functional as F
 from ministn.autodiff import Tensor
 from ministn.nn.module import Module
@@ -21,9 +23,9 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p <= 1:
+        if not isinstance(p, numbers.Real) or not 0 <= p <= 1:
             raise ValueError(f"{type(self).__name__}: expected a probability 0 <= p <= 1, got {p}")
-        self.p = p
+        self.p: float = p
 
     def forward(self, input: Tensor) -> Tensor:
         """Any shape to the same shape."""

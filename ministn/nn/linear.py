@@ -8,6 +8,7 @@ import numpy as np
 
 from ministn import functional as F
 from ministn.autodiff import Tensor
+from ministn.kernels._checks import flag, integer
 from ministn.nn import init
 from ministn.nn.module import Module, Parameter
 
@@ -30,9 +31,9 @@ class Linear(Module):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
-        if min(in_features, out_features) < 1:
-            raise ValueError(f"Linear: expected at least one feature in and out, got {in_features} and {out_features}")
-        self.in_features, self.out_features = in_features, out_features
+        self.in_features = in_features = integer("Linear", "in_features", in_features, 1)
+        self.out_features = out_features = integer("Linear", "out_features", out_features, 1)
+        bias = flag("Linear", "bias", bias)
         bound = 1 / math.sqrt(in_features)
         self.weight = Parameter(np.empty((out_features, in_features), np.float32))
         self.bias = Parameter(np.empty(out_features, np.float32)) if bias else None

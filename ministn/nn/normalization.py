@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numbers
+
 import numpy as np
 
 from ministn import functional as F
 from ministn.autodiff import Tensor
-from ministn.kernels._checks import check_size, check_tensor
+from ministn.kernels._checks import check_size, check_tensor, integer
 from ministn.nn.module import Module, Parameter
 
 
@@ -21,9 +23,8 @@ class _BatchNorm(Module):
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1) -> None:
         name = type(self).__name__
-        if num_features < 1:
-            raise ValueError(f"{name}: expected at least one channel, got {num_features}")
-        if momentum is not None and not 0 <= momentum <= 1:
+        num_features = integer(name, "num_features", num_features, 1)
+        if momentum is not None and not (isinstance(momentum, numbers.Real) and 0 <= momentum <= 1):
             raise ValueError(f"{name}: expected momentum to be from 0 to 1, or None, got {momentum}")
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.weight = Parameter(np.ones(num_features, np.float32))

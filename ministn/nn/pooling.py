@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ministn import functional as F
 from ministn.autodiff import Tensor
-from ministn.kernels._checks import pair
+from ministn.kernels._checks import flag, pair
 from ministn.nn.module import Module
 
 Size = int | tuple[int, int]
@@ -16,7 +16,7 @@ class _Pool2d(Module):
         self.kernel_size = pair(name, "kernel_size", kernel_size, 1)
         self.stride = self.kernel_size if stride is None else pair(name, "stride", stride, 1)
         self.padding = pair(name, "padding", padding, 0)
-        self.ceil_mode = ceil_mode
+        self.ceil_mode = flag(name, "ceil_mode", ceil_mode)
 
     def extra_repr(self) -> str:
         return (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 
 from ministn.autodiff import Tensor
 from ministn.backend import Array, array_module
+from ministn.kernels._checks import check_is_tensor
 
 
 def as_operand(value: Any, like: Tensor) -> Tensor:
@@ -30,8 +32,23 @@ def _number(value: Any, dtype: Any, like: Tensor) -> Tensor:
 
 
 def in_floating_point(x: Tensor) -> Tensor:
-    """`x`, its integers or bools as float32: NumPy's mathematical functions would make them float64."""
-    return x if x.dtype.kind == "f" else Tensor(x.data.astype("float32"))
+    """`x`, its integers or bools as float32: NumPy's mathematical functions would make them float64.
+
+    What is no Tensor is returned as it is: the Function it goes to says so.
+    """
+    return x if not isinstance(x, Tensor) or x.dtype.kind == "f" else Tensor(x.data.astype("float32"))
+
+
+def axis_of(name: str, x: Any, dim: Any) -> int:
+    """Axis `dim` of the Tensor `x`, counted from the front."""
+    check_is_tensor(name, "x", x)
+    try:
+        axis = operator.index(dim)
+    except TypeError:
+        raise TypeError(f"{name}: expected an axis to be an integer, got {dim!r}") from None
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"{name}: expected an axis between {-x.ndim} and {x.ndim - 1} for shape {x.shape}, got {dim}")
+    return axis % x.ndim
 
 
 def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:

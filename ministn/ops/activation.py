@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, array_module, implementation
-from ministn.ops._common import in_floating_point
+from ministn.ops._common import axis_of, in_floating_point
 
 _ELEMENTWISE, _SOFTMAX = "ministn.ops.elementwise", "ministn.ops.softmax"
 
@@ -107,10 +107,12 @@ class LogSoftmax(Function):
         self.axis = axis
 
     def forward(self, x: Array) -> Array:
-        self.y = implementation(_SOFTMAX, x).log_softmax(x, self.axis)
+        self.y = implementation(_SOFTMAX, x).log_softmax(x, self.axis) if x.size else x.copy()
         return self.y
 
     def backward(self, grad_output: Array) -> Array:
+        if not self.y.size:
+            return grad_output
         return implementation(_SOFTMAX, grad_output).log_softmax_gradient(grad_output, self.y, self.axis)
 
 
@@ -160,7 +162,7 @@ def xlogx(x: Tensor) -> Tensor:
 
 def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
     """The logarithm of the softmax along axis `dim`, computed without overflow."""
-    return LogSoftmax.apply(in_floating_point(x), axis=dim)
+    return LogSoftmax.apply(in_floating_point(x), axis=axis_of("log_softmax", x, dim))
 
 
 def softmax(x: Tensor, dim: int = -1) -> Tensor:

@@ -113,4 +113,8 @@ def _binary(function: type[Function], a: Any, b: Any, floating: bool = False) ->
     for this, other in ((0, 1), (1, 0)):
         if operands[this].dtype.kind != "f" and operands[other].dtype.kind == "f":
             operands[this] = Tensor(operands[this].data.astype(operands[other].dtype))
-    return function.apply(*operands)
+    try:
+        return function.apply(*operands)
+    except ValueError as error:
+        name, shapes = function.__name__.lower(), " and ".join([str(operand.shape) for operand in operands])
+        raise ValueError(f"{name}: expected shapes that broadcast, got {shapes}") from error

@@ -10,11 +10,19 @@ from collections.abc import Callable
 from typing import Any
 
 from ministn.autodiff import Tensor
+from ministn.backend import is_array
 
 
 def _comparison(compare: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], Tensor]:
     def elementwise(a: Tensor, b: Any) -> Tensor:
-        return Tensor(compare(a.data, b.data if isinstance(b, Tensor) else b))
+        other = b.data if isinstance(b, Tensor) else b
+        try:
+            return Tensor(compare(a.data, other))
+        except (TypeError, ValueError) as error:
+            what = f"shape {other.shape}" if is_array(other) else repr(other)
+            raise (TypeError if isinstance(error, TypeError) else ValueError)(
+                f"{compare.__name__}: expected a number, or values that broadcast with shape {a.shape}, got {what}"
+            ) from error
 
     elementwise.__name__ = compare.__name__
     elementwise.__doc__ = f"{compare.__doc__} Element by element; `b` is a Tensor, an array or a number."

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numbers
+
 from ministn import random
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, implementation
+from ministn.kernels._checks import check_is_tensor, flag
 
 _ELEMENTWISE = "ministn.ops.elementwise"
 
@@ -24,6 +27,7 @@ class Dropout(Function):
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     """Each element set to zero with probability `p`, the others divided by 1 - p; unchanged outside training."""
+    check_is_tensor("dropout", "input", input)
     return _masked("dropout", input, input.shape, p, training)
 
 
@@ -32,15 +36,16 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
 
     Neighbouring pixels of a feature map say nearly the same; dropping single ones would hide little.
     """
+    check_is_tensor("dropout2d", "input", input)
     if input.ndim != 4:
         raise ValueError(f"dropout2d: expected an input (N, C, H, W), got shape {input.shape}")
     return _masked("dropout2d", input, (*input.shape[:2], 1, 1), p, training)
 
 
 def _masked(name: str, input: Tensor, shape: tuple[int, ...], p: float, training: bool) -> Tensor:
-    if not 0 <= p <= 1:
+    if not isinstance(p, numbers.Real) or not 0 <= p <= 1:
         raise ValueError(f"{name}: expected a probability 0 <= p <= 1, got {p}")
-    if not training or p == 0:
+    if not flag(name, "training", training) or p == 0:
         return input
     factor = 1 / (1 - p) if p < 1 else 0.0  # p = 1 keeps none
     # One random sequence on every device: the same seed drops the same elements.

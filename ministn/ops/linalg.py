@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, array_module
+from ministn.kernels._checks import check_is_tensor
 from ministn.kernels._cuda import must_be_recordable
 from ministn.ops._common import in_floating_point, unbroadcast
 
@@ -55,9 +56,14 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     -------
     Tensor, shape (..., n, m)
     """
+    check_is_tensor("matmul", "a", a)
+    check_is_tensor("matmul", "b", b)
     if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
         raise ValueError(f"matmul: expected shapes (..., n, k) and (..., k, m), got {a.shape} and {b.shape}")
-    return MatMul.apply(a, b)
+    try:
+        return MatMul.apply(a, b)
+    except ValueError as error:
+        raise ValueError(f"matmul: expected leading axes that broadcast, got {a.shape} and {b.shape}") from error
 
 
 def inverse(a: Tensor) -> Tensor:
@@ -71,6 +77,7 @@ def inverse(a: Tensor) -> Tensor:
     -------
     Tensor, shape (..., 3, 3)
     """
+    check_is_tensor("inverse", "a", a)
     if a.shape[-2:] != (3, 3):
         raise ValueError(f"inverse: expected a shape (..., 3, 3), got {a.shape}")
     return Inverse.apply(in_floating_point(a))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from typing import Any
 
 import numpy as np
 
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, array_module, device_of, implementation, is_array, to_device
+from ministn.kernels._checks import check_is_tensor
 from ministn.ops.activation import log_softmax
 from ministn.ops.reduction import mean
 from ministn.ops.reduction import sum as sum_
@@ -178,8 +181,10 @@ def multi_margin_loss(scores: Tensor, labels: Any, p: int = 1, margin: float = 1
         By how much the right score must exceed the others to cost nothing.
     reduction : {"mean", "sum", "none"}
     """
-    if p not in (1, 2):
+    if not isinstance(p, numbers.Real) or p not in (1, 2):
         raise ValueError(f"multi_margin_loss: expected p to be 1 or 2, got {p}")
+    if not isinstance(margin, numbers.Real) or not math.isfinite(margin):
+        raise ValueError(f"multi_margin_loss: expected margin to be a finite number, got {margin!r}")
     labels = _labels("multi_margin_loss", scores, labels)
     return _reduce(
         "multi_margin_loss", MultiMarginLoss.apply(scores, labels=labels, p=p, margin=float(margin)), reduction
@@ -187,7 +192,7 @@ def multi_margin_loss(scores: Tensor, labels: Any, p: int = 1, margin: float = 1
 
 
 def _check_label_smoothing(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
+    if not isinstance(value, numbers.Real) or not 0 <= value <= 1:
         raise ValueError(f"{name}: expected label_smoothing to be from 0 to 1, got {value}")
 
 
@@ -197,11 +202,12 @@ def _reduce(name: str, losses: Tensor, reduction: str) -> Tensor:
 
 
 def _check_reduction(name: str, reduction: str) -> None:
-    if reduction not in ("mean", "sum", "none"):
+    if not isinstance(reduction, str) or reduction not in ("mean", "sum", "none"):
         raise ValueError(f"{name}: expected reduction 'mean', 'sum' or 'none', got {reduction!r}")
 
 
 def _target(name: str, input: Tensor, target: Any) -> Tensor:
+    check_is_tensor(name, "input", input)
     target = target if isinstance(target, Tensor) else Tensor(target)
     if input.shape != target.shape:
         raise ValueError(f"{name}: expected target of the input's shape {input.shape}, got {target.shape}")
@@ -209,6 +215,7 @@ def _target(name: str, input: Tensor, target: Any) -> Tensor:
 
 
 def _labels(name: str, scores: Tensor, labels: Any) -> Array:
+    check_is_tensor(name, "scores", scores)
     labels = labels.data if isinstance(labels, Tensor) else labels if is_array(labels) else np.asarray(labels)
     if scores.dtype.kind != "f":
         raise TypeError(f"{name}: expected floating-point scores, got {scores.dtype}")

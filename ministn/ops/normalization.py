@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import numbers
+
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, array_module, implementation
+from ministn.kernels._checks import check_is_tensor, flag
 from ministn.ops.arithmetic import add
 
 
@@ -57,14 +61,21 @@ def batch_norm(
     eps : float
         Added to the variance.
     """
+    given = {"input": input, "running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    for argument, tensor in given.items():
+        check_is_tensor("batch_norm", argument, tensor)
+        if tensor.dtype.kind != "f":
+            raise TypeError(f"batch_norm: expected {argument} to be float32 or float64, got {tensor.dtype}")
     if input.ndim < 2 or any(t.shape != input.shape[1:2] for t in (running_mean, running_var, weight, bias)):
         raise ValueError(
             f"batch_norm: expected input (N, C, ...) and four tensors of shape (C,), got {input.shape}, "
             f"{running_mean.shape}, {running_var.shape}, {weight.shape} and {bias.shape}"
         )
-    if momentum is None or not 0 <= momentum <= 1:
+    if not isinstance(momentum, numbers.Real) or not 0 <= momentum <= 1:
         raise ValueError(f"batch_norm: expected momentum to be a number from 0 to 1, got {momentum}")
-    if not training:
+    if not isinstance(eps, numbers.Real) or not 0 <= eps < math.inf:
+        raise ValueError(f"batch_norm: expected eps to be a finite number, at least 0, got {eps!r}")
+    if not flag("batch_norm", "training", training):
         shape = (1, -1, *(1,) * (input.ndim - 2))
         inverse_std = 1 / array_module(input.data).sqrt(running_var.data + input.dtype.type(eps))
         scale = weight * Tensor(inverse_std)

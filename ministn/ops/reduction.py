@@ -8,7 +8,8 @@ from typing import Any
 
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, array_module
-from ministn.ops._common import in_floating_point
+from ministn.kernels._checks import check_is_tensor, flag
+from ministn.ops._common import axis_of, in_floating_point
 
 Axes = int | Sequence[int] | None
 
@@ -57,31 +58,33 @@ class Max(Function):
 
 def sum(x: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     """The sum over axis or axes `dim` (all by default)."""
-    return Sum.apply(x, axes=_axes("sum", x, dim), keepdim=keepdim)
+    return Sum.apply(x, axes=_axes("sum", x, dim), keepdim=flag("sum", "keepdim", keepdim))
 
 
 def mean(x: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     """The mean over axis or axes `dim` (all by default)."""
-    return Mean.apply(in_floating_point(x), axes=_axes("mean", x, dim), keepdim=keepdim)
+    return Mean.apply(in_floating_point(x), axes=_axes("mean", x, dim), keepdim=flag("mean", "keepdim", keepdim))
 
 
 def max(x: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     """The largest value over axis or axes `dim` (all by default). Values only: for positions, see `argmax`."""
-    return Max.apply(x, axes=_axes("max", x, dim), keepdim=keepdim)
+    return Max.apply(x, axes=_axes("max", x, dim), keepdim=flag("max", "keepdim", keepdim))
 
 
 def argmax(x: Tensor, dim: int | None = None) -> Tensor:
     """The index of the largest value along axis `dim` (of the flattened tensor by default); no gradient."""
-    return Tensor(array_module(x.data).asarray(x.data.argmax(axis=dim)))
+    axis = None if dim is None else axis_of("argmax", x, dim)
+    return Tensor(array_module(x.data).asarray(x.data.argmax(axis=axis)))
 
 
 def _axes(name: str, x: Tensor, dim: Any) -> tuple[int, ...]:
     if dim is None:
+        check_is_tensor(name, "x", x)
         return tuple(range(x.ndim))
-    axes = tuple(dim) if isinstance(dim, Sequence) else (dim,)
-    if any(not -x.ndim <= axis < x.ndim for axis in axes):
-        raise ValueError(f"{name}: expected axes between {-x.ndim} and {x.ndim - 1} for shape {x.shape}, got {dim}")
-    return tuple(axis % x.ndim for axis in axes)
+    axes = tuple([axis_of(name, x, axis) for axis in (dim if isinstance(dim, (list, tuple)) else (dim,))])
+    if not axes or len(set(axes)) < len(axes):  # PyTorch takes none for all, NumPy for none
+        raise ValueError(f"{name}: expected at least one axis, and each once, got {dim}")
+    return axes
 
 
 def _with_length_one(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:

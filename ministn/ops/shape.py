@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from ministn.autodiff import Function, Tensor
-from ministn.backend import Array, array_module, device_of, implementation, to_device
+from ministn.backend import Array, array_module, check_device, device_of, implementation, to_device
+from ministn.kernels._checks import check_is_tensor
+from ministn.ops._common import axis_of
 
 
 class Reshape(Function):
@@ -129,18 +131,24 @@ class ToDevice(Function):
 
 def reshape(x: Tensor, *shape: Any) -> Tensor:
     """`x` under another shape with as many elements; one length may be -1."""
-    shape = _flat(shape)
+    shape = _flat("reshape", shape)
+    if any(length < -1 for length in shape):  # which NumPy would take for -1
+        raise ValueError(f"reshape: expected lengths of at least 0, and at most one -1, got {shape}")
     try:
         return Reshape.apply(x, shape=shape)
     except ValueError as error:
-        raise ValueError(f"reshape: a tensor of shape {x.shape} does not fit shape {shape}") from error
+        raise ValueError(
+            f"reshape: expected a shape of {x.numel()} elements, got {shape}: "
+            f"a tensor of shape {x.shape} does not fit shape {shape}"
+        ) from error
 
 
 def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """The axes from `start_dim` to `end_dim` (inclusive) as one."""
+    check_is_tensor("flatten", "x", x)
     if x.ndim == 0:
-        return Reshape.apply(x, shape=(1,))
-    start, end = _axis("flatten", x, start_dim), _axis("flatten", x, end_dim)
+        x = Reshape.apply(x, shape=(1,))
+    start, end = axis_of("flatten", x, start_dim), axis_of("flatten", x, end_dim)
     if start > end:
         raise ValueError(f"flatten: expected start_dim before end_dim, got {start_dim} and {end_dim}")
     length = math.prod(x.shape[start : end + 1])
@@ -149,7 +157,7 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 def permute(x: Tensor, *axes: Any) -> Tensor:
     """The axes of `x` in another order."""
-    axes = tuple(_axis("permute", x, axis) for axis in _flat(axes))
+    axes = tuple(axis_of("permute", x, axis) for axis in _flat("permute", axes))
     if sorted(axes) != list(range(x.ndim)):
         raise ValueError(f"permute: expected each of the {x.ndim} axes once, got {axes}")
     return Permute.apply(x, axes=axes)
@@ -158,7 +166,7 @@ def permute(x: Tensor, *axes: Any) -> Tensor:
 def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
     """Axes `dim0` and `dim1` of `x` exchanged."""
     axes = list(range(x.ndim))
-    dim0, dim1 = _axis("transpose", x, dim0), _axis("transpose", x, dim1)
+    dim0, dim1 = axis_of("transpose", x, dim0), axis_of("transpose", x, dim1)
     axes[dim0], axes[dim1] = axes[dim1], axes[dim0]
     return Permute.apply(x, axes=tuple(axes))
 
@@ -177,10 +185,14 @@ def getitem(x: Tensor, index: Any) -> Tensor:
 
 def concatenate(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """`tensors` joined along axis `dim`; all other axes must agree."""
+    if isinstance(tensors, Tensor) or not isinstance(tensors, Sequence):
+        raise TypeError(f"concatenate: expected a list or tuple of Tensors, got {type(tensors).__name__}")
+    for index, tensor in enumerate(tensors):
+        check_is_tensor("concatenate", f"tensors[{index}]", tensor)
     shapes = [tensor.shape for tensor in tensors]
     if not shapes:
         raise ValueError("concatenate: expected at least one tensor, got none")
-    axis = _axis("concatenate", tensors[0], dim)
+    axis = axis_of("concatenate", tensors[0], dim)
     if len({(*shape[:axis], *shape[axis + 1 :], len(shape)) for shape in shapes}) > 1:
         raise ValueError(f"concatenate: expected shapes that agree outside axis {dim}, got {shapes}")
     return Concatenate.apply(*tensors, axis=axis)
@@ -198,7 +210,10 @@ def append_channels(x: Tensor, channels: Array) -> Tensor:
 
 def astype(x: Tensor, dtype: Any) -> Tensor:
     """`x` converted to `dtype`; differentiable between floating-point dtypes."""
-    dtype = np.dtype(dtype)
+    try:
+        dtype = np.dtype(dtype)
+    except (TypeError, ValueError):
+        raise TypeError(f"astype: expected a dtype, such as 'float32', got {dtype!r}") from None
     if dtype.kind != "f":
         return Tensor(x.data.astype(dtype))
     return AsType.apply(x, dtype=dtype)
@@ -212,6 +227,7 @@ def to(x: Tensor, device: str) -> Tensor:
     DeviceError
         If `device` is ``"gpu"`` and there is no CuPy, or no GPU that it can use.
     """
+    check_device("to", device)
     return x if x.device == device else ToDevice.apply(x, device=device)
 
 
@@ -220,15 +236,11 @@ def cpu(x: Tensor) -> Tensor:
     return to(x, "cpu")
 
 
-def _axis(name: str, x: Tensor, dim: int) -> int:
-    """Axis `dim` of `x`, counted from the front."""
-    if not -x.ndim <= dim < x.ndim:
-        raise ValueError(f"{name}: expected an axis between {-x.ndim} and {x.ndim - 1} for shape {x.shape}, got {dim}")
-    return dim % x.ndim
-
-
-def _flat(values: tuple[Any, ...]) -> tuple[int, ...]:
+def _flat(name: str, values: tuple[Any, ...]) -> tuple[int, ...]:
     """``f(1, 2)`` and ``f((1, 2))`` mean the same."""
-    if len(values) == 1 and isinstance(values[0], Sequence):
+    if len(values) == 1 and isinstance(values[0], (list, tuple)):
         values = tuple(values[0])
-    return tuple(operator.index(value) for value in values)
+    try:
+        return tuple(operator.index(value) for value in values)
+    except TypeError:
+        raise TypeError(f"{name}: expected integers, got {values}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ministn.backend import Array, array_module, implementation
+from ministn.kernels._checks import flag
 from ministn.optim.optimizer import Optimizer, Parameters, checked_number
 
 
@@ -50,9 +51,10 @@ class SGD(Optimizer):
 
     def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
         numbers = {name: checked_number("SGD", name, options[name]) for name in ("lr", "momentum", "weight_decay")}
-        if options["nesterov"] and not numbers["momentum"]:
-            raise ValueError("SGD: nesterov=True needs a momentum above 0")
-        return {**numbers, "nesterov": bool(options["nesterov"])}
+        nesterov = flag("SGD", "nesterov", options["nesterov"])
+        if nesterov and not numbers["momentum"]:
+            raise ValueError("SGD: nesterov=True needs a momentum above 0: expected one, got 0")
+        return {**numbers, "nesterov": nesterov}
 
     def _update(self, data: Array, grad: Array, state: dict[str, Any], options: dict[str, Any]) -> None:
         loops, momentum = implementation("ministn.ops.elementwise", data), options["momentum"]

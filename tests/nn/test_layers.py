@@ -146,7 +146,7 @@ def test_batch_norm_counts_only_training_batches():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: nn.Linear(0, 3), "Linear: expected at least one feature in and out, got 0 and 3"),
+        (lambda: nn.Linear(0, 3), "Linear: expected in_features to be at least 1, got 0"),
         (lambda: nn.Conv2d(1, 0, 3), "Conv2d: expected out_channels to be at least 1, got 0"),
         (lambda: nn.Conv2d(0, 1, 3), "Conv2d: expected in_channels to be at least 1, got 0"),
         (lambda: nn.Conv2d(1, 1, 0), "Conv2d: expected kernel_size to be at least 1, got 0"),
@@ -155,8 +155,8 @@ def test_batch_norm_counts_only_training_batches():
         (lambda: nn.MaxPool2d(2, padding=-1), "MaxPool2d: expected padding to be at least 0, got -1"),
         (lambda: nn.Dropout(-0.1), "Dropout: expected a probability 0 <= p <= 1, got -0.1"),
         (lambda: nn.Dropout2d(1.5), "Dropout2d: expected a probability 0 <= p <= 1, got 1.5"),
-        (lambda: nn.BatchNorm2d(0), "BatchNorm2d: expected at least one channel, got 0"),
-        (lambda: nn.BatchNorm1d(0), "BatchNorm1d: expected at least one channel, got 0"),
+        (lambda: nn.BatchNorm2d(0), "BatchNorm2d: expected num_features to be at least 1, got 0"),
+        (lambda: nn.BatchNorm1d(0), "BatchNorm1d: expected num_features to be at least 1, got 0"),
         (
             lambda: nn.BatchNorm2d(1, momentum=-0.1),
             "BatchNorm2d: expected momentum to be from 0 to 1, or None, got -0.1",

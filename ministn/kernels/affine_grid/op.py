@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, implementation
-from ministn.kernels._checks import check_size, check_tensor, height_and_width
+from ministn.kernels._checks import check_size, check_tensor, flag, height_and_width
 
 
 class AffineGrid(Function):
@@ -60,4 +60,6 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool = False)
     check_size("affine_grid", "theta", "1", 2, theta.shape[1], "rows for x and y")
     check_size("affine_grid", "theta", "2", 3, theta.shape[2], "columns for x, y and 1")
     height, width = height_and_width("affine_grid", size, theta)
-    return AffineGrid.apply(theta, height=height, width=width, align_corners=bool(align_corners))
+    return AffineGrid.apply(
+        theta, height=height, width=width, align_corners=flag("affine_grid", "align_corners", align_corners)
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, implementation
+from ministn.kernels._checks import flag
 from ministn.kernels._pooling import Pair, Size, check_pooling
 
 
@@ -85,6 +86,6 @@ def avg_pool2d(
         kernel=kernel,
         stride=step,
         padding=border,
-        count_include_pad=bool(count_include_pad),
+        count_include_pad=flag("avg_pool2d", "count_include_pad", count_include_pad),
         output_size=size,
     )

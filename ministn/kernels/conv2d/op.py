@@ -103,6 +103,8 @@ def _geometry(shape: tuple[int, ...], filters: tuple[int, ...], *options: Any) -
     )
     if min(filters) < 1:
         raise ValueError(f"conv2d: expected a weight (O, C, KH, KW) without empty axes, got {filters}")
+    if min(shape[1:]) < 1:
+        raise ValueError(f"conv2d: expected axes H, W of input to be at least 1, got {shape[1:]}")
     if min(output_size(shape[1:], filters[2:], steps, border, spread)) < 1:
         reach = tuple(d * (k - 1) + 1 for d, k in zip(spread, filters[2:], strict=True))
         padded = tuple(size + 2 * b for size, b in zip(shape[1:], border, strict=True))

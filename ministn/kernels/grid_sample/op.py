@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, implementation
-from ministn.kernels._checks import check_choice, check_size, check_tensor
+from ministn.kernels._checks import check_choice, check_size, check_tensor, flag
 
 
 class GridSample(Function):
@@ -88,5 +88,9 @@ def grid_sample(
     check_choice("grid_sample", "mode", mode, ("bilinear", "nearest", "bicubic"))
     check_choice("grid_sample", "padding_mode", padding_mode, ("zeros", "border", "reflection"))
     return GridSample.apply(
-        input, grid, mode=str(mode), padding_mode=str(padding_mode), align_corners=bool(align_corners)
+        input,
+        grid,
+        mode=str(mode),
+        padding_mode=str(padding_mode),
+        align_corners=flag("grid_sample", "align_corners", align_corners),
     )

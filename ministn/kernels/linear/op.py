@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, implementation
+from ministn.kernels._checks import check_is_tensor
 
 
 class Linear(Function):
@@ -48,6 +49,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Cost: N in_features out_features multiplications, for the output and for each of the gradients of `input` and
     `weight`. Results do not depend on the number of threads.
     """
+    check_is_tensor("linear", "input", input)
+    check_is_tensor("linear", "weight", weight)
     if input.ndim != 2 or weight.ndim != 2 or input.shape[1] != weight.shape[1]:
         raise ValueError(
             "linear: expected input (N, in_features) and weight (out_features, in_features) "
@@ -55,6 +58,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         )
     if bias is None:
         return Linear.apply(input, weight)
+    check_is_tensor("linear", "bias", bias)
     if bias.shape != weight.shape[:1]:
         raise ValueError(f"linear: expected a bias of shape {weight.shape[:1]} (out_features), got {bias.shape}")
     return Linear.apply(input, weight, bias)

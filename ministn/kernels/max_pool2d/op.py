@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, implementation
+from ministn.kernels._checks import flag
 from ministn.kernels._pooling import Pair, Size, check_pooling
 
 
@@ -82,4 +83,6 @@ def max_pool2d(
     applications to object recognition", CVPR 2007, section 2 (max pooling of a feature map, its position remembered).
     """
     kernel, step, border, size = check_pooling("max_pool2d", input, kernel_size, stride, padding, ceil_mode)
-    return MaxPool2d.apply(input, kernel=kernel, stride=step, padding=border, output_size=size, relu=bool(relu))
+    return MaxPool2d.apply(
+        input, kernel=kernel, stride=step, padding=border, output_size=size, relu=flag("max_pool2d", "relu", relu)
+    )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, implementation
-from ministn.kernels._checks import check_size, check_tensor, height_and_width
+from ministn.kernels._checks import check_size, check_tensor, flag, height_and_width
 
 # Where |w| is smaller, w is this with its sign. In float32 a sum of three products near 1 is known to about this, its
 # sign too; in float64 it is the same number, so that both compute the same function.
@@ -75,4 +75,6 @@ def projective_grid(theta: Tensor, size: Sequence[int], align_corners: bool = Fa
     check_size("projective_grid", "theta", "1", 3, theta.shape[1], "rows for X, Y and w")
     check_size("projective_grid", "theta", "2", 3, theta.shape[2], "columns for x, y and 1")
     height, width = height_and_width("projective_grid", size, theta)
-    return ProjectiveGrid.apply(theta, height=height, width=width, align_corners=bool(align_corners))
+    return ProjectiveGrid.apply(
+        theta, height=height, width=width, align_corners=flag("projective_grid", "align_corners", align_corners)
+    )

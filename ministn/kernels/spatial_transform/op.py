@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
-
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, implementation
-from ministn.kernels._checks import check_size, check_tensor
+from ministn.kernels._checks import check_size, check_tensor, flag, pair
 
 
 class SpatialTransform(Function):
@@ -27,7 +24,7 @@ class SpatialTransform(Function):
 def spatial_transform(
     input: Tensor,
     theta: Tensor,
-    output_size: Sequence[int] | None = None,
+    output_size: int | tuple[int, int] | None = None,
     align_corners: bool = False,
 ) -> Tensor:
     r"""Warp images by affine transforms, with bilinear sampling and zeros outside.
@@ -47,8 +44,8 @@ def spatial_transform(
     input : Tensor, shape (N, C, H, W)
     theta : Tensor, shape (N, 2, 3)
         One matrix per image, from target (output) to source (input) points in normalised coordinates.
-    output_size : two integers (H_out, W_out), optional
-        The input's by default.
+    output_size : int or (H_out, W_out), optional
+        One integer means both; the input's by default.
     align_corners : bool
         Whether -1 and +1 are the centres of the outer pixels (True) or their outer edges (False).
 
@@ -83,7 +80,12 @@ def spatial_transform(
     check_size("spatial_transform", "theta", "0", input.shape[0], theta.shape[0], "N of the input")
     if 0 in input.shape[2:]:
         raise ValueError(f"spatial_transform: expected an input of at least one pixel, got shape {input.shape}")
-    height, width = (operator.index(length) for length in (output_size or input.shape[2:]))
-    if min(height, width) < 1:
-        raise ValueError(f"spatial_transform: expected an output_size of at least (1, 1), got {(height, width)}")
-    return SpatialTransform.apply(input, theta, height=height, width=width, align_corners=bool(align_corners))
+    size = input.shape[2:] if output_size is None else output_size
+    height, width = pair("spatial_transform", "output_size", size, 1)
+    return SpatialTransform.apply(
+        input,
+        theta,
+        height=height,
+        width=width,
+        align_corners=flag("spatial_transform", "align_corners", align_corners),
+    )

@@ -11,7 +11,7 @@ import numpy as np
 
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, implementation
-from ministn.kernels._checks import check_size, check_tensor, height_and_width
+from ministn.kernels._checks import check_size, check_tensor, flag, height_and_width
 from ministn.kernels.thin_plate_spline_grid.spline import ControlPoints
 
 # Of the distance between the two points farthest apart: what is closer is one place to float32.
@@ -93,7 +93,11 @@ def thin_plate_spline_grid(
     check_size(name, "theta", "2", 2, theta.shape[2], "x and y")
     height, width = height_and_width(name, size, theta)
     return ThinPlateSplineGrid.apply(
-        theta, control_points=points, height=height, width=width, align_corners=bool(align_corners)
+        theta,
+        control_points=points,
+        height=height,
+        width=width,
+        align_corners=flag(name, "align_corners", align_corners),
     )
 
 
@@ -123,7 +127,7 @@ def checked_control_points(name: str, value: Any) -> ControlPoints:
     try:
         array = np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name}: expected control_points to be an array (K, 2) of numbers: {error}") from None
+        raise TypeError(f"{name}: expected control_points to be an array (K, 2) of numbers, got: {error}") from None
     if array.ndim != 2 or array.shape[1] != 2:
         raise ValueError(f"{name}: expected control_points of shape (K, 2), got {array.shape}")
     points = tuple((x, y) for x, y in array.tolist())

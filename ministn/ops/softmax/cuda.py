@@ -12,8 +12,6 @@ from ministn.kernels._cuda import launch
 
 def log_softmax(x: Array, axis: int) -> Array:
     """As `reference.log_softmax`."""
-    if x.shape[axis] == 0:
-        raise ValueError("log_softmax: expected at least one number along the axis, got none")
     library = array_module(x)
     y, x = library.empty(x.shape, x.dtype), library.ascontiguousarray(x)
     launch(__package__, "log_softmax", x.size, y, x, *_axes(x.shape, axis))

@@ -1,0 +1,106 @@
+"""Does memory grow over many training steps, and how much does the default training take at most?
+
+    python examples/reliability/memory.py --steps 10000 --data /path/to/mnist
+
+Trains the default network (an STN on batches of 64 images, as examples/train_mnist.py does) and looks at the memory of
+the process every hundred steps, with the garbage collector off: whatever forms a cycle stays and shows. Then one epoch
+of the default training itself, in a process of its own, for its peak.
+
+Writes reliability-memory.json to the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import ministn
+import ministn.functional as F
+from ministn import optim
+from ministn.data import DataLoader
+from ministn.models import MnistSTN
+
+BATCH = 64
+EXAMPLES = Path(__file__).parents[1]
+
+
+def resident() -> float:
+    """Memory of this process now, in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def growth(steps: int, every: int = 100) -> dict[str, Any]:
+    """Train for so many steps without the garbage collector.
+
+    Returns
+    -------
+    dict
+        ``"megabytes"``: resident memory every so many steps; ``"objects"``: how many objects the collector knows then.
+    """
+    ministn.manual_seed(0)
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (10 * BATCH, 28, 28)).astype(np.uint8)
+    loader = DataLoader(images, random.integers(0, 10, len(images)), BATCH)
+    model = MnistSTN()
+    optimizer = optim.AdamW(model.parameters(), lr=1e-3)
+    megabytes, objects, step = [], [], 0
+    gc.collect()
+    gc.disable()
+    try:
+        while step < steps:
+            for batch, labels in loader:
+                optimizer.zero_grad()
+                F.nll_loss(model(batch), labels).backward()
+                optimizer.step()
+                step += 1
+                if step % every == 0:
+                    megabytes.append(round(resident(), 1))
+                    objects.append(len(gc.get_objects()))
+                if step == steps:
+                    break
+    finally:
+        gc.enable()
+    return {"steps": steps, "megabytes": megabytes, "objects": objects}
+
+
+def peak_of_default_training(out: str | Path, *options: str) -> float:
+    """Most memory, in MB, that an epoch of examples/train_mnist.py takes, in a process of its own."""
+    code = (
+        "import resource, sys; sys.argv[0] = 'train_mnist.py'; import train_mnist\n"
+        "assert train_mnist.main(sys.argv[1:]) == 0\n"
+        "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"  # in KiB on Linux
+    )
+    command = [sys.executable, "-c", code, "--out", str(out), *options]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES), *sys.path])}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if result.returncode:
+        raise RuntimeError(result.stderr[-2000:])
+    return int(result.stdout.split()[-1]) * 1024 / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--run", type=Path, default=Path("/tmp/reliability-memory-run"), help="folder of the training")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of the results")
+    options = parser.parse_args()
+    result = growth(options.steps)
+    result["peak megabytes of an epoch"] = round(peak_of_default_training(options.run, "--epochs", "1"))
+    series = result["megabytes"]
+    print(f"{options.steps} steps: {series[0]} MB after the first hundred, {series[-1]} MB at the end")
+    print(f"peak of an epoch of the default training: {result['peak megabytes of an epoch']} MB")
+    (options.out / "reliability-memory.json").write_text(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main()
