@@ -4,7 +4,7 @@
     python examples/coordconv_not_so_clevr.py --task regression --layer conv --split uniform --seeds 0,1,2,3,4
     python examples/coordconv_not_so_clevr.py --recipe released   # trained as the paper's code does it
     python examples/coordconv_not_so_clevr.py --quick             # does it run?
-    python examples/coordconv_not_so_clevr.py --draw              # pictures of the results that are there
+    python examples/coordconv_not_so_clevr.py --draw              # table and pictures of the results that are there
 
 The network is shown some places of a canvas and tested at the others: at a quarter of them that is scattered over it,
 or at those of one quadrant. A convolution answers alike wherever it looks, so for it the places are hard to tell apart;
@@ -12,9 +12,9 @@ a CoordConv is given them. Tasks, networks and what the paper leaves open: `mini
 `ministn.models.not_so_clevr`.
 
 A run is one task, layer, split and seed. It leaves a JSON file in --results; a run that has one is not trained again,
-and one that was stopped goes on from its last checkpoint, at most a minute or an epoch before. Each task and split has
-a picture: places to train with and to test with, what the networks answered, and accuracy against the time that the
-processor spent on training.
+and one that was stopped goes on from its last checkpoint, at most a minute or an epoch before. All of them are in
+table.md there. Each task and split has a picture: places to train with and to test with, what the networks answered,
+and accuracy against the time that the processor spent on training.
 """
 
 from __future__ import annotations
@@ -328,11 +328,53 @@ def picture(results: list[dict[str, Any]]) -> Any:
     return figure
 
 
+def table(results: list[dict[str, Any]]) -> str:
+    """A row for each task, split, layer and recipe, as Markdown: the mean over its seeds (the lowest to the highest).
+
+
+    "All right" counts the seeds that answered everything right in the end, where they were tested.
+    """
+    rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for result in results:
+        counts = "" if result["counts"] == "released" else f", {result['counts']}'s"
+        group = result["task"], f"{result['split']}{counts}", result["layer"], result["recipe_name"]
+        rows.setdefault(group, []).append(result)
+
+    def summary(values: list[float | None], form: str, scale: float = 1) -> str:
+        numbers = [scale * value for value in values if value is not None]
+        if not numbers:
+            return "–"
+        shown = [format(value, form) for value in (sum(numbers) / len(numbers), min(numbers), max(numbers))]
+        return shown[0] if shown[1] == shown[2] else f"{shown[0]} ({shown[1]} to {shown[2]})"
+
+    lines = [
+        "| task | split | layer | recipe | parameters | seeds | all right | right, % | distance, pixels | IoU, % | "
+        "CPU s until all right | CPU s in all |",
+        "|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for (task, split, layer, recipe), runs in sorted(rows.items()):
+        tests = [run["test"] for run in runs]
+        cells = (
+            *(task, split, layer, recipe, f"{runs[0]['parameters']:,}", len(runs)),
+            sum(test["accuracy"] == 1 for test in tests),
+            summary([test["accuracy"] for test in tests], ".1f", 100),
+            summary([test.get("distance") for test in tests], ".2f"),
+            summary([test.get("iou") for test in tests], ".1f", 100),
+            summary([run["cpu_seconds_to_all_right"] for run in runs], ".0f"),
+            summary([run["cpu_seconds"] for run in runs], ".0f"),
+        )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
 def draw(folder: Path) -> None:
-    """A picture for each task and split that the folder has results for."""
+    """A picture for each task and split that the folder has results for, and table.md of all that are no --quick."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(folder.glob("*.json")):
-        result = json.loads(path.read_text())
+    every = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    if whole := [result for result in every if not result["quick"]]:
+        records.write_atomically(folder / "table.md", table(whole).encode())
+        print(folder / "table.md")
+    for result in every:
         parts = (
             *(result[part] for part in ("recipe_name", "task", "split", "counts")),
             *(["quick"] if result["quick"] else []),

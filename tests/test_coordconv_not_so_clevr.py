@@ -121,6 +121,22 @@ def test_learning_rates(changes, rates):
     assert {step: seen[step] for step in rates} == pytest.approx(rates, abs=1e-12)
 
 
+def test_table_of_two_seeds():
+    def result(seed, accuracy, until):
+        return {
+            **dataclasses.asdict(run_of("classification", "coordconv")),
+            **{"seed": seed, "parameters": 7553, "test": {"accuracy": accuracy, "distance": 1 - accuracy}},
+            **{"cpu_seconds_to_all_right": until, "cpu_seconds": 30.0 + seed},
+        }
+
+    *_, row = example.table([result(0, 1.0, 12.4), result(1, 0.5, None)]).splitlines()
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells == [
+        *("classification", "uniform", "coordconv", "modern", "7,553", "2", "1"),
+        *("75.0 (50.0 to 100.0)", "0.25 (0.00 to 0.50)", "–", "12", "30 (30 to 31)"),
+    ]
+
+
 @pytest.mark.parametrize("layer", not_so_clevr.LAYERS)
 @pytest.mark.parametrize("task", not_so_clevr.TASKS)
 def test_quick_run_leaves_a_result_and_a_picture(task, layer, tmp_path, capsys):
