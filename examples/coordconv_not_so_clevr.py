@@ -331,7 +331,6 @@ def picture(results: list[dict[str, Any]]) -> Any:
 def table(results: list[dict[str, Any]]) -> str:
     """A row for each task, split, layer and recipe, as Markdown: the mean over its seeds (the lowest to the highest).
 
-
     "All right" counts the seeds that answered everything right in the end, where they were tested.
     """
     rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
