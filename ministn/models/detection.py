@@ -19,6 +19,7 @@ model_builder_faster_rcnn.py.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Any
 
@@ -39,12 +40,14 @@ POSITIVE, NEGATIVE = 0.5, 0.3  # an anchor is a digit's from this overlap on, an
 # --- boxes --------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def anchors() -> np.ndarray:
-    """The anchors of all cells, float64 (2304, 4): row by row, nine to a cell, width after width. Some stick out."""
+    """The anchors of all cells, float64 (2304, 4), read-only: row by row, nine to a cell. Some stick out."""
     y = x = STRIDE * (np.arange(CANVAS // STRIDE) + 0.5)
     half = np.array(SIDES) / 2
-    boxes = [(x - w, y - h, x + w, y + h) for y, x, w, h in itertools.product(y, x, half, half)]
-    return np.array(boxes)
+    boxes = np.array([(x - w, y - h, x + w, y + h) for y, x, w, h in itertools.product(y, x, half, half)])
+    boxes.flags.writeable = False
+    return boxes
 
 
 def encode(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
@@ -63,11 +66,12 @@ def decode(deltas: np.ndarray, anchors: np.ndarray) -> np.ndarray:
 
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over union of each of the boxes a (..., A, 4) with each of b (..., B, 4): (..., A, B)."""
-    a, b = a[..., :, None, :], b[..., None, :, :]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    common = sides.clip(0).prod(axis=-1)
-    area_a, area_b = ((boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (a, b))
-    return common / np.maximum(area_a + area_b - common, 1e-9)  # two boxes without area have none in common
+    a, b = np.moveaxis(a[..., :, None, :], -1, 0), np.moveaxis(b[..., None, :, :], -1, 0)
+    width, height = ((np.minimum(a[k + 2], b[k + 2]) - np.maximum(a[k], b[k])).clip(0) for k in (0, 1))
+    common = width * height
+    area_a, area_b = ((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (a, b))
+    overlap: np.ndarray = common / np.maximum(area_a + area_b - common, 1e-9)  # 0 for two boxes without area
+    return overlap
 
 
 def non_maximum_suppression(boxes: np.ndarray, scores: np.ndarray, threshold: float, most: int) -> np.ndarray:
