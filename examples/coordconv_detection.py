@@ -189,7 +189,7 @@ def picture(results: list[dict[str, Any]], data_dir: Path | None = None) -> Any:
         label = f"{result['layer']}, {result['parameters']:,} parameters" if first else None
         time, score = (result["history"][key] for key in ("cpu_seconds", "iou"))
         curves.plot(time, score, color=COLOURS[result["layer"]], lw=1.2, alpha=0.8, label=label)
-    curves.set(xlabel="CPU seconds of training", ylabel="mean IoU of test digits", ylim=(0, 1))
+    curves.set(xlabel="CPU seconds of training", ylabel="mean IoU of test digits", xlim=(0, None), ylim=(0, 1))
     curves.grid(alpha=0.25)
     curves.legend(fontsize="small", loc="lower right")
     of = "region proposals" if head == "proposals" else "one answer for the image"

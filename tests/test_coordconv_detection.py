@@ -27,7 +27,7 @@ def test_scores_of_absolute_boxes_by_hand():
 
 def test_scores_of_proposals_by_hand():
     """Anchors 20 x 20 as they are: one is a digit; the other digit's is 4 pixels off and so overlaps by 320 / 480."""
-    ours = [(i * 16 + j) * 9 + 4 for i, j in ((4, 4), (10, 11))]
+    ours = [(i * 16 + j) * 9 + 4 for i, j in ((7, 4), (10, 11))]
     boxes = anchors()[ours][None].copy()
     boxes[0, 1, [0, 2]] += 4
     output = np.full((1, 2304, 5), -9.0)
@@ -96,11 +96,12 @@ def test_quick_run_leaves_a_result_and_a_picture(head, tmp_path, capsys):
 
 
 def test_it_learns():
-    """One digit, drawn in one way: the loss falls to less than half in a few steps, which noise does not do."""
-    run = run_of("absolute", epochs=2, fields=160, batch_size=8, lr=0.01)
-    trainer = example.build(run, example.load_digits("strokes", None, True))
-    first, last = (row["train_loss"] for row in trainer.fit(2))
-    assert last < first / 2
+    """10 steps before the first number, 20 to 30 before the last; a loss that only wavers is far from 0.6 of it."""
+    trainer = example.build(
+        run_of("proposals", epochs=3, fields=80, batch_size=8, lr=0.01), example.load_digits("strokes", None, True)
+    )
+    first, _, last = (row["train_loss"] for row in trainer.fit(3))
+    assert last < 0.6 * first
 
 
 @pytest.mark.parametrize("arguments", [["--head", "absolute", "--digits", "2"], ["--digits", "-1"]])
