@@ -217,7 +217,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--draw", action="store_true", help="only the pictures of the results that are there")
     add_recipe_options(parser, Recipe)
     args = parser.parse_args(argv)
-    digits = args.digits or (1 if args.head == "absolute" else 2)
+    usual = 1 if args.head == "absolute" else 2
+    digits = usual if args.digits is None else args.digits
     if digits < 1 or (args.head == "absolute" and digits > 1):
         parser.error(f"expected --digits to be 1{' or more' * (args.head == 'proposals')}, got {digits}")
     args.results.mkdir(parents=True, exist_ok=True)

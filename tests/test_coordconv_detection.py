@@ -104,7 +104,7 @@ def test_it_learns():
     assert last < 0.6 * first
 
 
-@pytest.mark.parametrize("arguments", [["--head", "absolute", "--digits", "2"], ["--digits", "-1"]])
+@pytest.mark.parametrize("arguments", [["--head", "absolute", "--digits", "2"], ["--digits", "0"]])
 def test_bad_number_of_digits(arguments, capsys):
     with pytest.raises(SystemExit):
         example.main(arguments)

@@ -10,8 +10,9 @@ last. It is the box of the digit's ink, without the empty rows and columns that 
 are drawn evenly from 15 to 25 pixels, independently (a 1 may come out broad), then the centre from where the box is
 inside the canvas. Nothing keeps digits apart: where they overlap, values are added and are at most 255.
 
-All this is as in the paper's code, but that it distorts each digit once, and here digits and boxes are drawn anew for
-each call. It also cuts the digits off at the box; here the ink fades beyond it, over half a pixel of the digit.
+All this is as in the paper's code, but that it places each digit once, and here digits and boxes are drawn anew for
+each call. It also cuts the digits off at the box; here the ink fades beyond it, over half a pixel of the digit. (Its
+training program reads other fields, which it does not come with: five digits, some of them cut off at the border.)
 
 References
 ----------
@@ -97,7 +98,7 @@ def ink_boxes(images: np.ndarray) -> np.ndarray:
     if not ink.any(axis=(1, 2)).all():
         raise ValueError(f"ink_boxes: expected ink in each image, got none in {np.argmin(ink.any(axis=(1, 2)))}")
     sides = []
-    for line in ink.any(axis=1), ink.any(axis=2):  # of columns, of rows
+    for line in np.asarray(ink.any(axis=1)), np.asarray(ink.any(axis=2)):  # of columns, of rows
         sides += [line.argmax(axis=1), line.shape[1] - line[:, ::-1].argmax(axis=1)]
     x0, x1, y0, y1 = sides
     return np.stack([x0, y0, x1, y1], axis=1)

@@ -127,11 +127,10 @@ class RegionProposalNetwork(nn.Module):
         conv = _convolution("RegionProposalNetwork", layer)
         self.features = _features(conv, width)
         self.scores = nn.Conv2d(HIDDEN, len(SIDES) ** 2, 1)
-        self.boxes = nn.Sequential(
-            nn.Conv2d(HIDDEN, HIDDEN, 3, padding=1), nn.ReLU(), conv(HIDDEN, 4 * len(SIDES) ** 2, 1)
-        )
+        deltas = conv(HIDDEN, 4 * len(SIDES) ** 2, 1)
+        self.boxes = nn.Sequential(nn.Conv2d(HIDDEN, HIDDEN, 3, padding=1), nn.ReLU(), deltas)
         _initialise(self)
-        nn.init.zeros_(self.boxes[-1].weight)  # so that the first boxes are the anchors
+        nn.init.zeros_(deltas.weight)  # so that the first boxes are the anchors
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 1, 64, 64) to (N, 2304, 5): for each of `anchors` the logit, then t_x, t_y, t_w, t_h."""

@@ -203,7 +203,7 @@ def smooth_l1_loss(input: Tensor, target: Any, reduction: str = "mean", beta: fl
     Girshick (2015), "Fast R-CNN", arXiv:1504.08083, equation (3), where beta is 1.
     """
     if not 0 < beta < np.inf:
-        raise ValueError(f"smooth_l1_loss: expected beta to be above 0, and finite, got {beta}")
+        raise ValueError(f"smooth_l1_loss: expected a finite beta above 0, got {beta}")
     difference = input - _target("smooth_l1_loss", input, target)
     return _reduce("smooth_l1_loss", SmoothL1.apply(difference, beta=float(beta)), reduction)
 
