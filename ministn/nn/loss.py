@@ -57,7 +57,7 @@ class MSELoss(_Loss):
 
 
 class SmoothL1Loss(_Loss):
-    """d^2 / (2 beta) up to beta and d - beta / 2 above, of d = |input - target|.
+    """d^2 / (2 beta) up to beta and d - beta / 2 above, of the absolute difference d.
 
     Parameters
     ----------

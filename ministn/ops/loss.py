@@ -184,7 +184,7 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Any, reduction: str 
 
 
 def smooth_l1_loss(input: Tensor, target: Any, reduction: str = "mean", beta: float = 1.0) -> Tensor:
-    """The absolute difference d = |input - target|, rounded off at 0: d^2 / (2 beta) up to beta, d - beta / 2 above.
+    """The absolute difference d of input and target, rounded off at 0: d^2 / (2 beta) up to beta, d - beta / 2 above.
 
     Small errors count as in `mse_loss`, but the gradient of a large one is no larger than 1: an outlier does not
     outweigh the rest.
