@@ -207,7 +207,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--head", default="proposals", choices=HEADS)
     parser.add_argument("--layer", default="coordconv", choices=LAYERS)
-    parser.add_argument("--digits", type=int, help="in a field: 2, as in the paper's code; with --head absolute always 1")
+    parser.add_argument("--digits", type=int, help="in a field: 2, but 1 with --head absolute")
     parser.add_argument("--data", default="mnist", choices=("mnist", "strokes"), help="which digits (%(default)s)")
     parser.add_argument("--data-dir", type=Path, help="folder with the MNIST files")
     parser.add_argument("--seeds", default="0", help="one or several, such as 0,1,2")
