@@ -27,7 +27,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -227,6 +227,22 @@ def train(run: Run, checkpoint: Path) -> dict[str, Any]:
     if run.quick:
         centres, tested = centres[:: len(centres) // QUICK_CENTRES], tested[:: len(tested) // QUICK_CENTRES]
     trainer = build(run, centres)
+    learned = fit(trainer, run, checkpoint, lambda model: evaluate(run, model, tested)[0])
+    (trained, found_in_training), (_, found) = (evaluate(run, trainer.model, part) for part in (centres, tested))
+    accuracy, seconds = learned["history"]["accuracy"], learned["history"]["cpu_seconds"]
+    return {
+        "centres": {"train": len(centres), "test": len(tested)},
+        "train": trained,
+        **learned,
+        "cpu_seconds_to_all_right": seconds[accuracy.index(1)] if 1 in accuracy else None,  # where it is tested, once
+        "answers": {"train": as_lists(found_in_training), "test": as_lists(found)},
+    }
+
+
+def fit(
+    trainer: training.Trainer, run: Any, checkpoint: Path, scores_of: Callable[[Any], dict[str, float]]
+) -> dict[str, Any]:
+    """Train to the end of the run's recipe, from the last checkpoint if there is one, with a test after each epoch."""
     compile_kernels(trainer)
     if checkpoint.exists():
         records.read_checkpoint(checkpoint).restore(trainer)
@@ -236,7 +252,7 @@ def train(run: Run, checkpoint: Path) -> dict[str, Any]:
     def on_epoch(trainer: training.Trainer) -> None:
         nonlocal cpu_start, last_save
         cpu_seconds = time.process_time() - cpu_start
-        scores, _ = evaluate(run, trainer.model, tested)
+        scores = scores_of(trainer.model)
         trainer.history[-1].update(scores, cpu_seconds=cpu_seconds)
         progress.update()
         progress.set_postfix(loss=trainer.history[-1]["train_loss"], **scores)
@@ -246,23 +262,17 @@ def train(run: Run, checkpoint: Path) -> dict[str, Any]:
         cpu_start = time.process_time()
 
     with progress:
-        trainer.fit(run.recipe.epochs, on_epoch=on_epoch)
-    rows = trainer.history
-    (trained, found_in_training), (scores, found) = (evaluate(run, trainer.model, part) for part in (centres, tested))
+        rows = trainer.fit(run.recipe.epochs, on_epoch=on_epoch)
+    scores = scores_of(trainer.model)
     history = {name: [rounded(row[name]) for row in rows] for name in ("train_loss", *scores)}
     for name, column in (("wall_seconds", "seconds"), ("cpu_seconds", "cpu_seconds")):
         history[name] = [rounded(value) for value in np.cumsum([row[column] for row in rows]).tolist()]
-    accuracy, seconds = history["accuracy"], history["cpu_seconds"]
     return {
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "centres": {"train": len(centres), "test": len(tested)},
-        "train": trained,
         "test": scores,
         "wall_seconds": history["wall_seconds"][-1],  # in training alone, without compiling and tests
-        "cpu_seconds": seconds[-1],  # likewise
-        "cpu_seconds_to_all_right": seconds[accuracy.index(1)] if 1 in accuracy else None,  # where it is tested, once
+        "cpu_seconds": history["cpu_seconds"][-1],  # likewise
         "history": history,
-        "answers": {"train": as_lists(found_in_training), "test": as_lists(found)},
     }
 
 
@@ -271,7 +281,9 @@ def as_lists(found: np.ndarray) -> list[list[float | None]]:
     return [[None if np.isnan(value) else round(float(value), 2) for value in centre] for centre in found]
 
 
-def complete(run: Run, path: Path, command: str, threads: int) -> None:
+def complete(
+    run: Any, path: Path, command: str, threads: int, train: Callable[[Any, Path], dict[str, Any]] = train
+) -> None:
     """Train a run, if it has no result yet, and write its result."""
     checkpoint = path.with_suffix(".safetensors")
     if path.exists():
@@ -328,6 +340,15 @@ def picture(results: list[dict[str, Any]]) -> Any:
     return figure
 
 
+def summary(values: list[float | None], form: str, scale: float = 1) -> str:
+    """Mean (lowest to highest) of the values that there are."""
+    numbers = [scale * value for value in values if value is not None]
+    if not numbers:
+        return "–"
+    shown = [format(value, form) for value in (sum(numbers) / len(numbers), min(numbers), max(numbers))]
+    return shown[0] if shown[1] == shown[2] else f"{shown[0]} ({shown[1]} to {shown[2]})"
+
+
 def table(results: list[dict[str, Any]]) -> str:
     """A row for each task, split, layer and recipe, as Markdown: the mean over its seeds (the lowest to the highest).
 
@@ -338,13 +359,6 @@ def table(results: list[dict[str, Any]]) -> str:
         counts = "" if result["counts"] == "released" else f", {result['counts']}'s"
         group = result["task"], f"{result['split']}{counts}", result["layer"], result["recipe_name"]
         rows.setdefault(group, []).append(result)
-
-    def summary(values: list[float | None], form: str, scale: float = 1) -> str:
-        numbers = [scale * value for value in values if value is not None]
-        if not numbers:
-            return "–"
-        shown = [format(value, form) for value in (sum(numbers) / len(numbers), min(numbers), max(numbers))]
-        return shown[0] if shown[1] == shown[2] else f"{shown[0]} ({shown[1]} to {shown[2]})"
 
     lines = [
         "| task | split | layer | recipe | parameters | seeds | all right | right, % | distance, pixels | IoU, % | "
@@ -366,24 +380,41 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw(folder: Path) -> None:
-    """A picture for each task and split that the folder has results for, and table.md of all that are no --quick."""
+def draw(
+    folder: Path,
+    picture: Callable[[list[dict[str, Any]]], Any] = picture,
+    together: tuple[str, ...] = ("recipe_name", "task", "split", "counts"),
+    table: Callable[[list[dict[str, Any]]], str] = table,
+) -> None:
+    """A picture of all results in the folder that have these settings in common; table.md of all but --quick's."""
     groups: dict[str, list[dict[str, Any]]] = {}
     every = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     if whole := [result for result in every if not result["quick"]]:
         records.write_atomically(folder / "table.md", table(whole).encode())
         print(folder / "table.md")
     for result in every:
-        parts = (
-            *(result[part] for part in ("recipe_name", "task", "split", "counts")),
-            *(["quick"] if result["quick"] else []),
-        )
+        parts = *(str(result[name]) for name in together), *(["quick"] if result["quick"] else [])
         groups.setdefault("-".join(parts), []).append(result)
     for name, results in groups.items():
         buffer = io.BytesIO()
         picture(results).savefig(buffer, format="png")
         records.write_atomically(folder / f"{name}.png", buffer.getvalue())
         print(folder / f"{name}.png")
+
+
+def add_recipe_options(parser: argparse.ArgumentParser, recipe: type) -> None:
+    for field in dataclasses.fields(recipe):
+        options: dict[str, Any] = {"type": float if field.type == "float" else int}
+        if field.type == "bool":
+            options = {"action": argparse.BooleanOptionalAction, "default": None}
+        parser.add_argument(f"--{field.name.replace('_', '-')}", **options, help="in place of the recipe's")
+
+
+def recipe_of(args: argparse.Namespace, recipe: Any, quick: dict[str, Any]) -> Any:
+    """The recipe, with what --quick and then the options change."""
+    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(recipe)}
+    changes = {**(quick if args.quick else {}), **{k: v for k, v in given.items() if v is not None}}
+    return dataclasses.replace(recipe, **changes)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -401,18 +432,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="of the kernels (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="two epochs with a few squares, to see it work")
     parser.add_argument("--draw", action="store_true", help="only the pictures of the results that are there")
-    for field in dataclasses.fields(Recipe):
-        options: dict[str, Any] = {"type": float if field.name in ("lr", "l2") else int}
-        if isinstance(field.default, bool):
-            options = {"action": argparse.BooleanOptionalAction, "default": None}
-        parser.add_argument(f"--{field.name.replace('_', '-')}", **options, help="in place of the recipe's")
+    add_recipe_options(parser, Recipe)
     args = parser.parse_args(argv)
     args.results.mkdir(parents=True, exist_ok=True)
     if not args.draw:
         ministn.set_num_threads(args.threads)
-        given = {field.name: getattr(args, field.name) for field in dataclasses.fields(Recipe)}
-        changes = {**(QUICK if args.quick else {}), **{k: v for k, v in given.items() if v is not None}}
-        recipe = dataclasses.replace(RECIPES[args.recipe][args.task, args.layer], **changes)
+        recipe = recipe_of(args, RECIPES[args.recipe][args.task, args.layer], QUICK)
         command = shlex.join(["python", "examples/coordconv_not_so_clevr.py", *arguments])
         for seed in map(int, args.seeds.split(",")):
             run = Run(args.task, args.layer, args.split, seed, args.recipe, recipe, args.counts, args.quick)

@@ -128,19 +128,6 @@ def build(
     return training.Trainer(model, optimizer, train_loader, test_loader, schedule, capture)
 
 
-def check_kernels() -> None:
-    """Numba refuses to load a kernel if there is nowhere to keep its compiled form; see that before anything else."""
-    try:
-        backend.implementation("ministn.kernels.conv2d", np.empty(0))
-    except RuntimeError as error:
-        if "no locator available" not in str(error):
-            raise
-        raise UsageError(
-            "Numba can write its compiled kernels neither beside ministn nor to your cache folder; "
-            "name a folder in the environment variable NUMBA_CACHE_DIR"
-        ) from None
-
-
 def compile_kernels(trainer: training.Trainer) -> None:
     """One forward and backward pass that leaves no trace, so that no step of the training waits for the compiler."""
     print("compiling kernels (first run only) ... ", end="", flush=True)
@@ -496,8 +483,6 @@ def start(options: argparse.Namespace, lock: contextlib.ExitStack) -> Run:
     """
     device, described = choose_device(options.device)
     ministn.use_deterministic_kernels(options.deterministic)
-    if device == "cpu":
-        check_kernels()
     notes, checkpoint, folder, own = [], None, options.out, False
     if options.resume is None:
         settings = choose_settings(options)

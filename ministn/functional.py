@@ -16,7 +16,14 @@ from ministn.ops.activation import cos, exp, log, log_softmax, relu, sigmoid, si
 from ministn.ops.convolution import conv_transpose2d
 from ministn.ops.dropout import dropout, dropout2d
 from ministn.ops.linalg import inverse, matmul
-from ministn.ops.loss import binary_cross_entropy_with_logits, cross_entropy, mse_loss, multi_margin_loss, nll_loss
+from ministn.ops.loss import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    mse_loss,
+    multi_margin_loss,
+    nll_loss,
+    smooth_l1_loss,
+)
 from ministn.ops.normalization import batch_norm
 from ministn.ops.shape import concatenate, flatten
 
@@ -48,6 +55,7 @@ __all__ = [
     "relu",
     "sigmoid",
     "sin",
+    "smooth_l1_loss",
     "softmax",
     "spatial_transform",
     "tanh",

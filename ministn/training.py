@@ -78,11 +78,16 @@ class Metrics:
         return self.correct / max(self.images, 1)
 
     def add(self, log_probabilities: Tensor, labels: Any, loss: Tensor) -> None:
-        """Count a batch, whose mean loss is `loss`; on the GPU without waiting for it."""
+        """Count a batch, whose mean loss is `loss`; on the GPU without waiting for it.
+
+        Labels that are not a class for each image, such as boxes, are never correct.
+        """
         labels = labels.data if isinstance(labels, Tensor) else labels
         self.images += len(labels)
         if loss.device == "cpu":
-            self._add(len(labels), loss.item(), int((log_probabilities.data.argmax(axis=1) == labels).sum()))
+            classes = np.ndim(labels) == 1
+            correct = int((log_probabilities.data.argmax(axis=1) == labels).sum()) if classes else 0
+            self._add(len(labels), loss.item(), correct)
             return
         if self._unread is None:
             self._unread = _Unread(loss.data)

@@ -90,6 +90,7 @@ GRADCHECKS = {
     "nll_loss": (lambda z: F.nll_loss(z, LABELS, reduction="sum"), [normal(5, 3)]),
     "mse_loss": (F.mse_loss, [normal(5, 3), normal(5, 3, seed=1)]),
     "binary_cross_entropy_with_logits": (F.binary_cross_entropy_with_logits, [normal(5, 3), positive(5, 3)]),
+    "smooth_l1_loss": (lambda a, b: F.smooth_l1_loss(a, b, beta=0.8), [normal(5, 3), normal(5, 3, seed=1)]),
     "multi_margin_loss": (lambda z: F.multi_margin_loss(z, LABELS), [apart(5, 3)]),
     "multi_margin_loss squared": (lambda z: F.multi_margin_loss(z, LABELS, p=2, margin=0.5), [apart(5, 3)]),
     "batch_norm": (
@@ -276,6 +277,7 @@ def test_broadcast_gradients_by_hand():
         lambda x: np.ones(2, np.float32) - x,
         lambda x: F.multi_margin_loss(x.reshape(1, 2), [0], margin=np.float64(1)),
         lambda x: F.mse_loss(x, [1, 2]),
+        lambda x: F.smooth_l1_loss(x, [1, 2]),
     ],
 )
 def test_numbers_and_integers_do_not_promote(compute):
@@ -374,11 +376,19 @@ def test_label_losses_equal_torch(name, options, reduction, dtype):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize("name", ["mse_loss", "binary_cross_entropy_with_logits"])
-def test_losses_of_two_arrays_equal_torch(name, reduction, dtype):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mse_loss", {}),
+        ("binary_cross_entropy_with_logits", {}),
+        ("smooth_l1_loss", {}),
+        ("smooth_l1_loss", {"beta": 0.3}),
+    ],
+)
+def test_losses_of_two_arrays_equal_torch(name, options, reduction, dtype):
     compare_with_torch(
-        lambda a, b: getattr(F, name)(a, b, reduction=reduction),
-        lambda f, a, b: getattr(f, name)(a, b, reduction=reduction),
+        lambda a, b: getattr(F, name)(a, b, reduction=reduction, **options),
+        lambda f, a, b: getattr(f, name)(a, b, reduction=reduction, **options),
         normal(3, 5).data,
         normal(3, 5, seed=1).data,
         dtype=dtype,
@@ -392,6 +402,15 @@ def test_binary_cross_entropy_of_certain_answers():
     np.testing.assert_allclose(losses.data, [np.log(2), 0, 200, 200, 0], rtol=1e-7)  # float32 rounds at 6e-8
     losses.sum().backward()
     np.testing.assert_array_equal(logits.grad.data, [-0.5, 0, 1, -1, 0])
+
+
+def test_smooth_l1_loss_by_hand():
+    """Powers of 2, which are exact: quadratic up to beta = 1/2, then a line whose slope is 1."""
+    x = Tensor(np.array([0, 0.25, -0.5, 2, -4]), requires_grad=True)
+    losses = F.smooth_l1_loss(x, np.zeros(5), reduction="none", beta=0.5)
+    np.testing.assert_array_equal(losses.data, [0, 0.0625, 0.25, 1.75, 3.75])
+    losses.sum().backward()
+    np.testing.assert_array_equal(x.grad.data, [0, 0.5, -1, 1, -1])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -500,6 +519,8 @@ BAD_CALLS = [
     (lambda: F.multi_margin_loss(X, [0, 1], p=3), ValueError, "expected p to be 1 or 2, got 3"),
     (lambda: F.mse_loss(X, Z), ValueError, r"mse_loss: expected target of the input's shape \(2, 3\)"),
     (lambda: F.binary_cross_entropy_with_logits(X, Z), ValueError, "with_logits: expected target of the inp"),
+    (lambda: F.smooth_l1_loss(X, Z), ValueError, "smooth_l1_loss: expected target of the input's shape"),
+    (lambda: F.smooth_l1_loss(X, X, beta=0), ValueError, "smooth_l1_loss: expected a finite beta above 0, got 0"),
     (lambda: F.linear(Z, X), ValueError, "linear: expected input"),
     (lambda: F.linear(X, Tensor(np.zeros((4, 2)))), ValueError, r"equal in_features, got \(2, 3\) and \(4, 2\)"),
     (lambda: F.linear(X, X, Tensor(np.zeros(3))), ValueError, r"linear: expected a bias of shape \(2,\)"),

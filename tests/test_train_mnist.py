@@ -569,20 +569,6 @@ def test_drawn_digits_need_no_folder(train_mnist, capsys):
     assert "--data-dir: the digits" in refused(train_mnist, capsys, "--data", "strokes", "--data-dir", "x")
 
 
-def test_a_read_only_installation_is_told_of_the_variable():
-    """In a process of its own, in which Numba finds no place for its cache."""
-    code = (
-        "import runpy; from numba.core import caching; "
-        "cache = getattr(caching, 'CacheImpl', None) or caching._CacheImpl; "  # its name in newer and older versions
-        "cache._locator_classes = []; "
-        f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.count("\n") == 1
-    assert "NUMBA_CACHE_DIR" in result.stderr
-
-
 def test_data_that_is_not_there(train_mnist, capsys, tmp_path, monkeypatch):
     def fail(name, data_dir=None):
         raise data.DataError("MNIST: the file train-images-idx3-ubyte is truncated")

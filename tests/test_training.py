@@ -180,6 +180,12 @@ def test_training_metrics_are_means_over_images_not_over_batches():
     assert row["train_accuracy"] == (log_probabilities.argmax(axis=1) == labels).mean()
 
 
+def test_labels_that_are_no_classes_are_never_correct():
+    metrics = training.Metrics()
+    metrics.add(Tensor(np.eye(4)), np.zeros((4, 1, 4)), Tensor(0.5))
+    assert metrics.as_dict() == {"images": 4, "loss_sum": 2.0, "correct": 0}
+
+
 def test_evaluate_uses_every_image_without_dropout():
     trainer = make_trainer()
     state = random.get_state()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ministn.data import distortions, mnist, not_so_clevr, strokes
+from ministn.data import distortions, field_of_digits, mnist, not_so_clevr, strokes
 from ministn.data.dataset import DataError, ImageDataset
 from ministn.data.distortions import DISTORTIONS, distorted_test_set
 from ministn.data.loader import DataLoader, random_shift
@@ -60,6 +60,7 @@ __all__ = [
     "ImageDataset",
     "distorted_test_set",
     "distortions",
+    "field_of_digits",
     "load",
     "mnist",
     "not_so_clevr",

@@ -7,7 +7,7 @@ from ministn.nn.convolution import Conv2d, ConvTranspose2d, CoordConv2d
 from ministn.nn.coordinates import AddCoordinates
 from ministn.nn.dropout import Dropout, Dropout2d
 from ministn.nn.linear import Linear
-from ministn.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss, MultiMarginLoss, NLLLoss
+from ministn.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss, MultiMarginLoss, NLLLoss, SmoothL1Loss
 from ministn.nn.module import Module, Parameter
 from ministn.nn.normalization import BatchNorm1d, BatchNorm2d
 from ministn.nn.pooling import AvgPool2d, MaxPool2d
@@ -37,6 +37,7 @@ __all__ = [
     "ReLU",
     "Sequential",
     "Sigmoid",
+    "SmoothL1Loss",
     "SpatialTransformer",
     "Tanh",
     "identity_",

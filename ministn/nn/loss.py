@@ -56,6 +56,29 @@ class MSELoss(_Loss):
         return F.mse_loss(input, target, reduction=self.reduction)
 
 
+class SmoothL1Loss(_Loss):
+    """d^2 / (2 beta) up to beta and d - beta / 2 above, of the absolute difference d.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+        Over all elements.
+    beta : float
+        Above 0.
+    """
+
+    def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
+        super().__init__(reduction)
+        self.beta = beta
+
+    def forward(self, input: Tensor, target: Any) -> Tensor:
+        """Two tensors of one shape to a scalar, or that shape with ``reduction="none"``."""
+        return F.smooth_l1_loss(input, target, self.reduction, self.beta)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, beta={self.beta}"
+
+
 class BCEWithLogitsLoss(_Loss):
     """-t log s(z) - (1 - t) log(1 - s(z)), s the sigmoid; `reduction` is "mean" (default), "sum" or "none"."""
 

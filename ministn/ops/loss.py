@@ -95,6 +95,24 @@ class BinaryCrossEntropyWithLogits(Function):
         return grad_output * (sigmoid - self.target), -grad_output * self.logits if self.needs_grad[1] else None
 
 
+class SmoothL1(Function):
+    """d^2 / (2 beta) where |d| <= beta and |d| - beta / 2 elsewhere, with the slope c / beta.
+
+    Both parts are c (d - c / 2) / beta, where c is d, limited to -beta to beta.
+    """
+
+    def __init__(self, beta: float) -> None:
+        self.beta = beta
+
+    def forward(self, difference: Array) -> Array:
+        limited = difference.clip(-self.beta, self.beta)
+        self.slope = limited / self.beta
+        return self.slope * (difference - limited / 2)
+
+    def backward(self, grad_output: Array) -> Array:
+        return grad_output * self.slope
+
+
 def cross_entropy(logits: Tensor, labels: Any, reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:
     """Softmax and negative log-likelihood in one: -log softmax(logits)[label].
 
@@ -166,6 +184,31 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Any, reduction: str 
     target = _target("binary_cross_entropy_with_logits", input, target)
     losses = BinaryCrossEntropyWithLogits.apply(input, target)
     return _reduce("binary_cross_entropy_with_logits", losses, reduction)
+
+
+def smooth_l1_loss(input: Tensor, target: Any, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    """The absolute difference d of input and target, rounded off at 0: d^2 / (2 beta) up to beta, d - beta / 2 above.
+
+    Small errors count as in `mse_loss`, but the gradient of a large one is no larger than 1: an outlier does not
+    outweigh the rest.
+
+    Parameters
+    ----------
+    input : Tensor, any shape
+    target : Tensor or array, of the input's shape
+    reduction : {"mean", "sum", "none"}
+        Over all elements.
+    beta : float
+        Above 0.
+
+    References
+    ----------
+    Girshick (2015), "Fast R-CNN", arXiv:1504.08083, equation (3), where beta is 1.
+    """
+    if not 0 < beta < np.inf:
+        raise ValueError(f"smooth_l1_loss: expected a finite beta above 0, got {beta}")
+    difference = input - _target("smooth_l1_loss", input, target)
+    return _reduce("smooth_l1_loss", SmoothL1.apply(difference, beta=float(beta)), reduction)
 
 
 def multi_margin_loss(scores: Tensor, labels: Any, p: int = 1, margin: float = 1.0, reduction: str = "mean") -> Tensor:

@@ -58,6 +58,7 @@ OPS = {
     "nll_loss": (lambda x: F.nll_loss(x, LABELS, "sum"), (5, 3)),
     "mse_loss": (lambda x, y: F.mse_loss(x, y), (3, 4), (3, 4)),
     "binary_cross_entropy_with_logits": (F.binary_cross_entropy_with_logits, (3, 4), (3, 4)),
+    "smooth_l1_loss": (F.smooth_l1_loss, (3, 4), (3, 4)),
     "cross_entropy, smoothed": (lambda x: F.cross_entropy(x, LABELS, label_smoothing=0.2), (5, 3)),
     "multi_margin_loss": (lambda x: F.multi_margin_loss(x, LABELS, p=2), (5, 3)),
     "linear": (F.linear, (3, 4), (5, 4), (5,)),

@@ -103,6 +103,7 @@ LOSSES = {
     "smoothed cross entropy": lambda m, **options: m.CrossEntropyLoss(label_smoothing=0.3, **options),
     "nll": lambda m, **options: m.NLLLoss(**options),
     "mse": lambda m, **options: m.MSELoss(**options),
+    "smooth l1": lambda m, **options: m.SmoothL1Loss(beta=0.5, **options),
     "binary cross entropy": lambda m, **options: m.BCEWithLogitsLoss(**options),
     "hinge": lambda m, **options: m.MultiMarginLoss(**options),
     "squared hinge": lambda m, **options: m.MultiMarginLoss(p=2, margin=0.7, **options),
@@ -115,7 +116,7 @@ LOSSES = {
 def test_loss(name, reduction, dtype):
     random = np.random.default_rng(6)
     scores = random.standard_normal((7, 4)).astype(dtype)
-    of_pixels = name in ("mse", "binary cross entropy")
+    of_pixels = name in ("mse", "smooth l1", "binary cross entropy")
     target = random.uniform(size=(7, 4)).astype(dtype) if of_pixels else random.integers(0, 4, 7)
     ours, theirs = Tensor(scores, requires_grad=True), torch.tensor(scores, requires_grad=True)
     our_loss = LOSSES[name](nn, reduction=reduction)(ours, target)
