@@ -295,11 +295,12 @@ def _label_loss(name: str, first: str, **options: Callable[[Draw], Any]) -> Call
     return case
 
 
-def _two_array_loss(name: str) -> Callable[[Draw], Call]:
+def _two_array_loss(name: str, **more: Callable[[Draw], Any]) -> Callable[[Draw], Call]:
     def case(d: Draw) -> Call:
         shape = [d.size(1, 4) for _ in range(d.size(0, 3))]
         target = Tensor(d.random.uniform(0, 1, shape).astype(d.dtype))
         arguments = {"input": d.tensor(*shape), "target": target, "reduction": d.choice("mean", "sum", "none")}
+        arguments |= {argument: draw(d) for argument, draw in more.items()}
         return Call(getattr(F, name), arguments, _tf(name))
 
     return case
@@ -371,6 +372,7 @@ FUNCTIONAL: dict[str, Callable[[Draw], Call]] = {
     ),
     "nll_loss": _label_loss("nll_loss", "log_probabilities", label_smoothing=lambda d: d.choice(0.0, 0.1, 1)),
     "projective_grid": projective_grid,
+    "smooth_l1_loss": _two_array_loss("smooth_l1_loss", beta=lambda d: d.choice(1.0, 0.5, 2)),
     "softmax": _softmax("softmax"),
     "spatial_transform": spatial_transform,
     "thin_plate_spline_grid": thin_plate_spline_grid,
