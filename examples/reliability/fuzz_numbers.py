@@ -183,10 +183,13 @@ def main() -> None:
     if options.child:
         run_guarded(options)
         return
+    from ministn import records  # only here: a child loads ministn with the guard below it
+
+    options.out.mkdir(parents=True, exist_ok=True)  # before the work
     start = time.perf_counter()
     result = {**fuzz(options.grids, options.seed), "seconds": round(time.perf_counter() - start)}
     print(result)
-    (options.out / "reliability-numbers.json").write_text(json.dumps(result, indent=1) + "\n")
+    records.write_atomically(options.out / "reliability-numbers.json", (json.dumps(result, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

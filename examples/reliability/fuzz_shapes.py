@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import ministn.functional as F
-from ministn import Tensor, nn, optim
+from ministn import Tensor, nn, optim, records
 from ministn.data import DataLoader, random_shift
 
 LAYOUTS = ["C", "F", "batch last", "negative strides", "every second", "read-only", "big-endian", "unaligned"]
@@ -823,6 +823,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(CASES), help="functions; all by default")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of the results")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)  # before the work
     path = options.out / "reliability-shapes.json"
     each = json.loads(path.read_text())["each"] if options.only and path.exists() else {}  # then the others stay
     for name in options.only or CASES:
@@ -832,7 +833,8 @@ def main() -> None:
             print("  " + told)
         total = {kind: sum(result[kind] for result in each.values()) for kind in RIGHT}
         total |= {"functions": len(each), "wrong": sum(len(result["wrong"]) for result in each.values())}
-        path.write_text(json.dumps({**total, "each": dict(sorted(each.items()))}, indent=1) + "\n")
+        text = json.dumps({**total, "each": dict(sorted(each.items()))}, indent=1) + "\n"
+        records.write_atomically(path, text.encode())
     print(total)
 
 

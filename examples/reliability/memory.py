@@ -25,7 +25,7 @@ import numpy as np
 
 import ministn
 import ministn.functional as F
-from ministn import optim
+from ministn import optim, records
 from ministn.data import DataLoader
 from ministn.models import MnistSTN
 
@@ -94,12 +94,13 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("/tmp/reliability-memory-run"), help="folder of the training")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of the results")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)  # before the work
     result = growth(options.steps)
     result["peak megabytes of an epoch"] = round(peak_of_default_training(options.run, "--epochs", "1"))
     series = result["megabytes"]
     print(f"{options.steps} steps: {series[0]} MB after the first hundred, {series[-1]} MB at the end")
     print(f"peak of an epoch of the default training: {result['peak megabytes of an epoch']} MB")
-    (options.out / "reliability-memory.json").write_text(json.dumps(result) + "\n")
+    records.write_atomically(options.out / "reliability-memory.json", (json.dumps(result) + "\n").encode())
 
 
 if __name__ == "__main__":
