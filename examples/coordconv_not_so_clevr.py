@@ -277,8 +277,8 @@ def fit(
 
 
 def as_lists(found: np.ndarray) -> list[list[float | None]]:
-    """To hundredths of pixels; None where there is no answer, since JSON has no NaN."""
-    return [[None if np.isnan(value) else round(float(value), 2) for value in centre] for centre in found]
+    """All x, then all y, to hundredths of pixels; None where there is no answer, since JSON has no NaN."""
+    return [[None if np.isnan(value) else round(float(value), 2) for value in axis] for axis in found.T]
 
 
 def complete(
@@ -319,7 +319,7 @@ def picture(results: list[dict[str, Any]]) -> Any:
     for axes, layer in zip(maps, layers, strict=True):
         result = min((r for r in results if r["layer"] == layer), key=lambda r: r["seed"])
         for name, colour in (("train", "0.75"), ("test", COLOURS[layer] if layer != "conv" else "tab:red")):
-            axes.plot(*np.array(result["answers"][name], float).T, "s", ms=1.4, color=colour)
+            axes.plot(*np.array(result["answers"][name], float), "s", ms=1.4, color=colour)
         axes.set_title(f"answers of {layer}, seed {result['seed']}", fontsize="medium")
         axes.set_xlabel(", ".join(f"{name} {value:.3g}" for name, value in result["test"].items()), fontsize="small")
     for axes in (places, *maps):

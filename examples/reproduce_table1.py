@@ -43,6 +43,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shlex
 import statistics
 import subprocess
@@ -515,13 +516,8 @@ def rounded(value: float) -> float:
 def as_json(value: Any) -> bytes:
     """JSON with one key a line, but lists of numbers on one."""
     text = json.dumps(value, indent=1)
-    return (text if "history" not in value else _with_short_lists(value)).encode() + b"\n"
-
-
-def _with_short_lists(value: dict[str, Any]) -> str:
-    history = ",\n".join(f"  {json.dumps(name)}: {json.dumps(column)}" for name, column in value["history"].items())
-    text = json.dumps({**value, "history": None}, indent=1)
-    return text.replace('"history": null', '"history": {\n' + history + "\n }")
+    text = re.sub(r"\[\n\s*([^][{}]*?)\n\s*\]", lambda numbers: "[" + re.sub(r",\s+", ", ", numbers[1]) + "]", text)
+    return text.encode() + b"\n"
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
