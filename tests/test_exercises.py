@@ -153,11 +153,20 @@ SLIPS = {
         onto((1, 0), (1.5, 2.5)),
         ["exchanged along axis 2 it would be right but for factors"],
     ),
+    "grid, a sign in x": (
+        grid_sample.GridSample,
+        onto(factors=(-1, 1)),
+        ["With grid[..., 0] times -1 it would be right: is a factor or a sign missing?"],
+    ),
     "rows weighed by t": (grid_sample.GridSample, rows_weighed_by_t, ["30 of 30 entries differ", "grid["]),
     "pixels shared by points": (
         grid_sample.GridSample,
         last_point_only,
-        ["gradient of image: not right yet", "gradient of grid: right"],
+        [
+            "gradient of image: not right yet",
+            "For each output alone it is right: do outputs",
+            "gradient of grid: right",
+        ],
     ),
     "one gradient of two": (
         grid_sample.GridSample,

@@ -124,7 +124,8 @@ def _factors(expected, got):
 def _times(name, factors):
     if np.allclose(factors, factors[0], rtol=1e-6):
         return f"Times {factors[0]:.4g}"
-    return "With " + ", ".join(f"{name}[..., {k}] times {factor:.4g}" for k, factor in enumerate(factors))
+    wanted = [(k, factor) for k, factor in enumerate(factors) if not np.isclose(factor, 1, rtol=1e-6)]
+    return "With " + ", ".join(f"{name}[..., {k}] times {factor:.4g}" for k, factor in wanted)
 
 
 def _exchange(expected, got):
