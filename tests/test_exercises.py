@@ -164,7 +164,6 @@ SLIPS = {
         last_point_only,
         [
             "gradient of image: not right yet",
-            "For each output alone it is right: do outputs",
             "gradient of grid: right",
         ],
     ),
