@@ -46,7 +46,7 @@ def test_calls_match_pytorch_or_say_what_is_wrong(name):
 @pytest.mark.parametrize("name", fuzz_shapes.CASES)
 def test_many_calls(name):
     pytest.importorskip("torch", reason="needs PyTorch to compare with")
-    assert fuzz_shapes.fuzz([name], calls=60, seed=10_000)[name]["wrong"] == []
+    assert fuzz_shapes.fuzz([name], calls=200, seed=10_000)[name]["wrong"] == []
 
 
 def test_the_comparison_sees_a_wrong_value_and_an_unclear_error(monkeypatch):
@@ -135,4 +135,4 @@ def test_memory_does_not_grow():
 def test_peak_of_the_default_training(tmp_path, mnist_folder):
     """Stated in docs/reliability.md. The images of MNIST are 55 MB of it, NumPy, Numba and Matplotlib 200 MB."""
     options = "--epochs", "1", "--data-dir", str(mnist_folder)
-    assert memory.peak_of_default_training(tmp_path / "run", *options) < 1000
+    assert memory.peak_of_default_training(tmp_path / "run", *options) < 500

@@ -674,6 +674,7 @@ WIDER = [
     "'list' object has no attribute 'long'",
     "Boolean inputs not supported",
     "Expected a floating point or complex tensor as input",
+    "The shape of the mask",  # uint8 numbers elements, as in NumPy; PyTorch's mask of old
     "not differentiable with respect to argument 'running",  # a buffer that requires a gradient: none flows there
 ]
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from ministn.autodiff import Tensor
 
+LARGEST = 2**31 - 1  # for lengths and distances in pixels: their products still fit into 64 bits
+
 
 def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` with its last results kept by arguments: a layer has the same questions at every step.
@@ -92,7 +94,7 @@ def flag(name: str, argument: str, value: Any) -> bool:
 
 def pair(name: str, argument: str, value: Any, minimum: int) -> tuple[int, int]:
     """An integer, or two (rows, columns), each at least `minimum`; returned as two."""
-    if type(value) is int and value >= minimum:  # as most are: without the many questions below
+    if type(value) is int and minimum <= value <= LARGEST:  # as most are: without the many questions below
         return value, value
     try:
         rows, columns = value if isinstance(value, (tuple, list)) else (value, value)
@@ -101,4 +103,6 @@ def pair(name: str, argument: str, value: Any, minimum: int) -> tuple[int, int]:
         raise TypeError(f"{name}: expected {argument} to be an integer or two, got {value!r}") from None
     if min(rows, columns) < minimum:
         raise ValueError(f"{name}: expected {argument} to be at least {minimum}, got {value!r}")
+    if max(rows, columns) > LARGEST:
+        raise ValueError(f"{name}: expected {argument} to be at most {LARGEST}, got {value!r}")
     return rows, columns

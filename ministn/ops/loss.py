@@ -205,7 +205,7 @@ def smooth_l1_loss(input: Tensor, target: Any, reduction: str = "mean", beta: fl
     ----------
     Girshick (2015), "Fast R-CNN", arXiv:1504.08083, equation (3), where beta is 1.
     """
-    if not 0 < beta < np.inf:
+    if not isinstance(beta, numbers.Real) or not 0 < beta < math.inf:
         raise ValueError(f"smooth_l1_loss: expected a finite beta above 0, got {beta}")
     difference = input - _target("smooth_l1_loss", input, target)
     return _reduce("smooth_l1_loss", SmoothL1.apply(difference, beta=float(beta)), reduction)
