@@ -144,9 +144,10 @@ class Checkpoint:
             complete = [row.get("epoch") for row in history] == list(range(1, len(history) + 1))
             if not complete or len(history) != epoch or not 0 <= step <= len(trainer.train_loader):
                 raise ValueError(f"epoch {epoch} and step {step} do not fit the history and the data")
-            for row in (info["metrics"], *history):
-                if row is not info["metrics"] and not row.keys() >= set(HISTORY):
+            for row in history:
+                if not row.keys() >= set(HISTORY):
                     raise ValueError(f"expected {', '.join(HISTORY)} of each epoch, got {', '.join(row)}")
+            for row in (info["metrics"], *history):
                 if bad := [name for name, value in row.items() if type(value) not in (int, float)]:
                     raise TypeError(f"expected {bad[0]} to be a number, got {row[bad[0]]!r:.40}")
             slots: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in info["optimizer_numbers"].items()}

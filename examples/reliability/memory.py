@@ -18,6 +18,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +93,12 @@ def peak_of_default_training(out: str | Path, *options: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=10_000)
-    parser.add_argument("--run", type=Path, default=Path("/tmp/reliability-memory-run"), help="folder of the training")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of the results")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)  # before the work
     result = growth(options.steps)
-    result["peak megabytes of an epoch"] = round(peak_of_default_training(options.run, "--epochs", "1"))
+    with tempfile.TemporaryDirectory() as folder:
+        result["peak megabytes of an epoch"] = round(peak_of_default_training(Path(folder) / "run", "--epochs", "1"))
     series = result["megabytes"]
     print(f"{options.steps} steps: {series[0]} MB after the first hundred, {series[-1]} MB at the end")
     print(f"peak of an epoch of the default training: {result['peak megabytes of an epoch']} MB")
