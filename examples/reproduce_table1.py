@@ -540,8 +540,11 @@ def read_result(path: Path) -> dict[str, Any] | None:
     if run is None:
         return None
     numbers = ("test_error_percent", "test_images", "epochs", "parameters", "wall_seconds", "cpu_seconds")
+    sessions = run.get("sessions")
     sound = (
         all(isinstance(run.get(name), (int, float)) and math.isfinite(run[name]) for name in numbers)
+        and isinstance(sessions, list)
+        and all(isinstance(session, dict) for session in sessions)
         and {field.name for field in dataclasses.fields(Run)} <= run.keys()
         and isinstance(run["recipe"], dict)
         and run["recipe_name"] in list(RECIPES)
@@ -913,6 +916,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         if difference := differences({**first, "seed": None}, {key: run[key] for key in SETTINGS} | {"seed": None}):
             raise UsageError(f"runs of {first['model']} on {first['data']} have {difference}: they make no mean")
     errors = [run["test_error_percent"] for run in runs]
+    on_cpu = [run for run in runs if not any("gpu" in session for session in run["sessions"])]
     mean, paper = statistics.mean(errors), PAPER.get((first["model"], first["transform"], first["data"]))
     return {
         "recipe": first["recipe_name"],
@@ -928,8 +932,9 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "at_or_below_paper": "" if paper is None else "yes" if reached(mean, paper) else "no",
         "parameters": first["parameters"],
         "epochs": first["epochs"],
-        "minutes": f"{statistics.mean(run['wall_seconds'] for run in runs) / 60:.1f}",
-        "cpu_minutes": f"{statistics.mean(run['cpu_seconds'] for run in runs) / 60:.1f}",
+        "on_gpu": len(runs) - len(on_cpu),
+        "minutes": f"{statistics.mean(run['wall_seconds'] for run in on_cpu) / 60:.1f}" if on_cpu else "",
+        "cpu_minutes": f"{statistics.mean(run['cpu_seconds'] for run in on_cpu) / 60:.1f}" if on_cpu else "",
     }
 
 
@@ -985,13 +990,13 @@ def _by_network(rows: Sequence[dict[str, Any]], sets: Sequence[str]) -> list[str
 
 
 def _in_full(rows: Sequence[dict[str, Any]]) -> list[str]:
-    columns = ("set", "paper", "mean", "spread", "lowest", "highest", "seeds", "parameters", "epochs", "minutes")
-    columns = (*columns, "cpu_minutes")
+    columns = ("set", "paper", "mean", "spread", "lowest", "highest", "seeds", "on_gpu", "parameters", "epochs")
+    columns = (*columns, "minutes", "cpu_minutes")
     lines = [f"| network | {' | '.join(columns).replace('_', ' ')} |", "|---" * (len(columns) + 1) + "|"]
     for row in rows:
         values = (f"{row[name]:,}" if name == "parameters" else str(row[name]) or "–" for name in columns)
         lines.append(f"| {_network(row)} | {' | '.join(values)} |")
-    return [*lines, "\nMinutes are those of a run, on the clock and of all its threads together.\n"]
+    return [*lines, "\nMinutes are those of a run on the CPU, on the clock and of all its threads together.\n"]
 
 
 def _network(row: dict[str, Any]) -> str:
