@@ -2,6 +2,7 @@
 
     python examples/coordconv_stn.py --data RTS --layer coordconv --seeds 0,1,2,3,4
     python examples/coordconv_stn.py --data RTS --layer conv --seeds 0,1,2,3,4
+    python examples/coordconv_stn.py --data TC --layer plain-start    # a CoordConv that begins as a convolution
     python examples/coordconv_stn.py --data TC --reading maxima --layer conv    # see below
     python examples/coordconv_stn.py --quick               # does it run?
     python examples/coordconv_stn.py --draw                # table and pictures of the results that are there
@@ -32,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from coordconv_not_so_clevr import COLOURS, add_recipe_options, complete, draw, fit, recipe_of, summary
+from coordconv_not_so_clevr import add_recipe_options, complete, draw, fit, recipe_of, summary
 from reproduce_table1 import TEST_SEED, load_digits
 
 import ministn
@@ -59,8 +60,9 @@ class Recipe:
 
 QUICK = {"epochs": 2, "steps": 2, "batch_size": 16, "warmup": 1, "parameters": 60_000, "first_filters": 2}
 SETS = ("MNIST", "R", "RTS", "TC")
-READINGS = ("dense", "maxima")
-LAYERS = {"conv": nn.Conv2d, "coordconv": nn.CoordConv2d}
+READINGS = {"dense": "a dense layer reads the map", "maxima": "a dense layer reads the channels' maxima"}
+LAYERS = {"conv": nn.Conv2d, "coordconv": nn.CoordConv2d, "plain-start": nn.CoordConv2d}
+COLOURS = {"conv": "0.45", "coordconv": "tab:blue", "plain-start": "tab:orange"}
 TESTED_BETWEEN = 2000  # digits
 GOAL = 0.95  # the accuracy that the table says when it was reached
 
@@ -86,13 +88,17 @@ def localisation(canvas: int, reading: str, layer: str) -> nn.Sequential:
     convolution = LAYERS[layer]
     side = (canvas // 2 - 4) // 2 - 4  # of the map after the second convolution
     places = side**2 if reading == "dense" else 1
+    first, second = convolution(1, 20, kernel_size=5), convolution(20, 20, kernel_size=5)
+    if layer == "plain-start":
+        for coordconv in (first, second):
+            coordconv.weight.data[:, coordconv.in_channels :] = 0  # those of the channels that the layer appends
     return nn.Sequential(
         nn.AvgPool2d(2),
-        convolution(1, 20, kernel_size=5),
+        first,
         nn.BatchNorm2d(20),
         nn.MaxPool2d(2),
         nn.ReLU(),
-        convolution(20, 20, kernel_size=5),
+        second,
         nn.BatchNorm2d(20),
         nn.ReLU(),
         *([nn.MaxPool2d(side)] if reading == "maxima" else []),
@@ -170,8 +176,8 @@ def train(run: Run, checkpoint: Path, data_dir: Path | None = None) -> dict[str,
 
 
 def steps_to(goal: float, result: dict[str, Any]) -> int | None:
-    """After how many steps a test had this accuracy for the first time."""
-    reached = [epoch for epoch, value in enumerate(result["history"]["accuracy"], 1) if value >= goal]
+    """After how many steps a test in between had this accuracy for the first time."""
+    reached = [epoch for epoch, value in enumerate(result["history"]["accuracy"][:-1], 1) if value >= goal]
     return reached[0] * result["recipe"]["steps"] if reached else None
 
 
@@ -181,6 +187,7 @@ def steps_to(goal: float, result: dict[str, Any]) -> int | None:
 def picture(results: list[dict[str, Any]]) -> Any:
     """Of all results on one set: error against steps, a line for each seed, a panel for each reading."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     readings = [reading for reading in READINGS if any(r["reading"] == reading for r in results)]
     figure = Figure(figsize=(4.6 * len(readings), 3.6), layout="constrained", dpi=150)
@@ -192,10 +199,14 @@ def picture(results: list[dict[str, Any]]) -> Any:
                 errors = 100 * (1 - np.array(run["history"]["accuracy"]))
                 steps = run["recipe"]["steps"] * np.arange(1, len(errors) + 1)
                 label = None if number else f"{layer}, {run['parameters']:,} parameters"
-                axes.plot(steps, errors, color=COLOURS[layer], lw=1.1, alpha=0.8, label=label)
-        axes.set(yscale="log", xlabel="steps", title={"dense": "a dense layer reads the map"}.get(reading, "maxima"))
+                axes.plot(steps[:-1], errors[:-1], color=COLOURS[layer], lw=1.1, alpha=0.8, label=label)
+                axes.plot(steps[-1], errors[-1], "o", ms=4, color=COLOURS[layer], alpha=0.8)
+        axes.set(yscale="log", xlabel="steps", title=READINGS[reading])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.25, which="both")
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", title="dots: all test digits, in the end", title_fontsize="small")
     panels[0].set_ylabel("test error, %")
     first = results[0]
     figure.suptitle(f"Localisation with and without coordinates: {first['data']}{', --quick' * first['quick']}")

@@ -8,7 +8,7 @@ import coordconv_stn as example
 import numpy as np
 import pytest
 
-from ministn import Tensor, no_grad, training
+from ministn import Tensor, nn, no_grad, training
 
 
 def run_of(data="RTS", reading="dense", layer="coordconv", **changes):
@@ -23,9 +23,10 @@ def dataset():
 
 @pytest.mark.parametrize("data", example.SETS)
 @pytest.mark.parametrize("reading", example.READINGS)
-def test_layers_differ_in_the_weights_of_coordinates_alone(data, reading, dataset):
+@pytest.mark.parametrize("layer", ["coordconv", "plain-start"])
+def test_layers_differ_in_the_weights_of_coordinates_alone(data, reading, layer, dataset):
     """Two more input channels in both convolutions: 20 filters of 5 x 5 each."""
-    conv, coordconv = (example.build(run_of(data, reading, layer), dataset).model for layer in ("conv", "coordconv"))
+    conv, coordconv = (example.build(run_of(data, reading, name), dataset).model for name in ("conv", layer))
     shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in (conv, coordconv)]
     assert shapes[0].keys() == shapes[1].keys()
     differing = {name: (shapes[0][name], shapes[1][name]) for name in shapes[0] if shapes[0][name] != shapes[1][name]}
@@ -55,6 +56,23 @@ def test_plain_convolutions_with_maxima_cannot_tell_places_apart(dataset):
         with no_grad():
             thetas = [model.theta(Tensor(picture)).numpy() for picture in (image, moved)]
         assert np.allclose(*thetas, atol=1e-5) == same
+
+
+def test_plain_start_is_a_convolution_at_first(dataset):
+    """All weights of the coordinates are 0, in the first backward pass they get a gradient."""
+    trainer = example.build(run_of(layer="plain-start"), dataset)
+    layers = [layer for layer in trainer.model.transformer.localisation if isinstance(layer, nn.CoordConv2d)]
+    last = trainer.model.localisation_parameters()[-2]  # which is 0, for the identity, and would pass no gradient
+    last.data[:] = 1
+    assert len(layers) == 2
+    for layer in layers:
+        of_image, of_coordinates = np.split(layer.weight.data, [layer.in_channels], axis=1)
+        assert of_image.all()
+        assert not of_coordinates.any()
+    images, labels = next(trainer.train_loader.batches())
+    trainer.loss(trainer.model(images), labels).backward()
+    for layer in layers:
+        assert layer.weight.grad.data[:, layer.in_channels :].any()
 
 
 @pytest.mark.parametrize("data", example.SETS)
@@ -92,7 +110,8 @@ def test_all_test_digits_in_the_end_and_some_in_between(tmp_path, monkeypatch):
 
 
 def test_steps_to():
-    result = {"history": {"accuracy": [0.5, 0.96, 0.94, 0.97]}, "recipe": {"steps": 100}}
+    """The last test, with all digits, is not one of those in between."""
+    result = {"history": {"accuracy": [0.5, 0.96, 0.94, 0.97, 0.99]}, "recipe": {"steps": 100}}
     assert [example.steps_to(goal, result) for goal in (0.95, 0.97, 0.98)] == [200, 400, None]
 
 
@@ -102,7 +121,7 @@ def test_table_of_two_seeds():
         history = {"accuracy": accuracies}
         return {**run, "test": {"accuracy": accuracies[-1]}, "history": history, "recipe": {"steps": 100}}
 
-    *_, row = example.table([result([0.9, 0.96]), result([0.8, 0.94])]).splitlines()
+    *_, row = example.table([result([0.9, 0.95, 0.96]), result([0.8, 0.9, 0.94])]).splitlines()
     assert row == "| TC | maxima | conv | 67,969 | 2 | 5.00 (4.00 to 6.00) | 200, 1 of 2 | 80 |"
 
 
@@ -110,7 +129,7 @@ def test_quick_run_leaves_a_result_and_a_picture(tmp_path, capsys):
     for layer in example.LAYERS:
         arguments = ["--quick", "--layer", layer, "--digits", "strokes", "--results", str(tmp_path)]
         example.main(arguments)
-    path = tmp_path / "RTS-dense-coordconv-strokes-0-quick.json"
+    path = tmp_path / "RTS-dense-plain-start-strokes-0-quick.json"
     result = json.loads(path.read_text())
     assert result["command"] == " ".join(["python", "examples/coordconv_stn.py", *arguments])
     assert {"commit", "environment", "cpu_seconds", "parameters", "seed"} <= set(result)
