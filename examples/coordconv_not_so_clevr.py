@@ -56,6 +56,7 @@ class Recipe:
     cosine: bool = False  # the learning rate rises for WARMUP steps, then falls to 0 along a cosine
     scaled: bool = False  # a centre that is given is so from -1 to 1, as a CoordConv's coordinates are; else in pixels
     plain_start: bool = False  # a CoordConv begins as a convolution: its weights of the coordinates are 0
+    softmax: bool = False  # over the pixels, in rendering by CoordConv, before the square is painted
     filter_size: int = 3
     multiple: int = 2
 
@@ -73,14 +74,16 @@ RECIPES = {
     "released": {
         **_CONVOLUTION,
         ("classification", "coordconv"): Recipe(epochs=50, batch_size=16, lr=0.005, l2=0.001),
-        ("rendering", "coordconv"): Recipe(epochs=50, batch_size=16, lr=0.005, l2=0.001, multiple=1),
+        ("rendering", "coordconv"): Recipe(
+            epochs=50, batch_size=16, lr=0.005, l2=0.001, softmax=True, filter_size=1, multiple=1
+        ),
         ("regression", "coordconv"): Recipe(epochs=100, batch_size=256, lr=0.01, l2=1e-5),
     },
     "modern": {
         **_CONVOLUTION,
         ("classification", "coordconv"): Recipe(epochs=12, batch_size=16, lr=0.005, l2=0.003, cosine=True, scaled=True),
         ("rendering", "coordconv"): Recipe(
-            epochs=12, batch_size=16, lr=0.005, l2=0.001, cosine=True, scaled=True, multiple=1
+            epochs=12, batch_size=16, lr=0.005, l2=1e-4, cosine=True, scaled=True, filter_size=1, multiple=1
         ),
         ("regression", "coordconv"): Recipe(epochs=12, batch_size=32, lr=0.003, cosine=True, plain_start=True),
     },
@@ -181,7 +184,7 @@ def build(run: Run, centres: np.ndarray) -> training.Trainer:
     """The network and how it is trained. Nothing is in the trainer's test loader: `evaluate` knows more than it."""
     ministn.manual_seed(run.seed)
     recipe = run.recipe
-    model = not_so_clevr_model(run.task, run.layer, run.split, recipe.filter_size, recipe.multiple)
+    model = not_so_clevr_model(run.task, run.layer, run.split, recipe.filter_size, recipe.multiple, recipe.softmax)
     if recipe.plain_start:
         for layer in model:
             if isinstance(layer, nn.CoordConv2d):
@@ -289,7 +292,10 @@ def complete(
     if path.exists():
         result = json.loads(path.read_text())
         expected = json.loads(json.dumps(dataclasses.asdict(run)))
-        if any(result[name] != value for name, value in expected.items()):
+        # What recipes have got since then was as its default is now.
+        defaults = {field.name: field.default for field in dataclasses.fields(run.recipe)}
+        found = {**result, "recipe": {**defaults, **result["recipe"]}}
+        if any(found[name] != value for name, value in expected.items()):
             raise SystemExit(f"{path} is a run with other settings: move it away, or choose another --results")
         print(f"{path}: finished before")
         return

@@ -194,6 +194,20 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(short, tmp_path, monkeyp
     assert resumed["answers"] == whole["answers"]
 
 
+def test_a_result_from_before_an_option_was_there(tmp_path, capsys):
+    """The option was off then: with its default the run is the same, with another value it is not."""
+    run = run_of("rendering", "coordconv", quick=True)
+    result = json.loads(json.dumps(dataclasses.asdict(run)))
+    del result["recipe"]["softmax"]
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(result))
+    example.complete(run, path, "", 1)
+    assert "finished before" in capsys.readouterr().out
+    other = dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, softmax=True))
+    with pytest.raises(SystemExit, match="is a run with other settings"):
+        example.complete(other, path, "", 1)
+
+
 def test_every_epoch_has_each_centre_once_in_an_order_of_its_own(short):
     loader = example.CentreLoader(short, data.centres()[:10])
     epochs = [np.concatenate([labels for _, labels in loader.batches()]) for _ in range(2)]

@@ -57,7 +57,7 @@ class GlobalMean(nn.Module):
 
 
 def not_so_clevr_model(
-    task: str, layer: str, split: str = "uniform", filter_size: int = 3, multiple: int = 2
+    task: str, layer: str, split: str = "uniform", filter_size: int = 3, multiple: int = 2, softmax: bool = True
 ) -> nn.Sequential:
     """The paper's network for a task.
 
@@ -80,6 +80,9 @@ def not_so_clevr_model(
         Of the transposed convolutions, 2 to 4, or of those that paint in "rendering" with "coordconv", 1 or 3.
     multiple : int
         Of the channels in the networks with a `filter_size`, and in the plain ones for regression.
+    softmax : bool
+        Whether in "rendering" with "coordconv" a softmax over the pixels lies before the layers that paint. An option
+        of the paper's code, too. At first it makes of all pixels 1 / 4096, and lets next to no gradient pass.
 
     Returns
     -------
@@ -97,7 +100,8 @@ def not_so_clevr_model(
     elif task == "classification":
         layers = [*_pointwise(), nn.Flatten()]
     else:
-        layers = [*_pointwise(), SoftmaxOfPixels(), *_painter(filter_size, multiple), nn.Flatten()]
+        sharpen = [SoftmaxOfPixels()] if softmax else []
+        layers = [*_pointwise(), *sharpen, *_painter(filter_size, multiple), nn.Flatten()]
     model = nn.Sequential(*layers)
     _initialise(model)
     return model

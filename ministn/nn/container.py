@@ -43,7 +43,7 @@ class Sequential(_Container):
         """`input` through all the modules. A max pooling takes on the ReLU that follows it: one pass instead of two."""
         modules = [module for module in vars(self).values() if isinstance(module, Module)]  # as `children`, but faster
         joined = False
-        for module, following in zip(modules, [*modules[1:], None], strict=True):
+        for module, following in zip(modules, [*modules, None][1:], strict=True):
             if joined:  # this ReLU is done already
                 joined = False
                 continue

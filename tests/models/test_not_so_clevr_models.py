@@ -45,6 +45,15 @@ def test_number_of_parameters(task, layer, options, expected):
     assert count(not_so_clevr_model(task, layer, **options)) == expected
 
 
+def test_softmax_before_the_painting_is_all_that_the_option_changes():
+    kinds = [
+        [type(layer).__name__ for layer in not_so_clevr_model("rendering", "coordconv", "uniform", 1, 1, softmax)]
+        for softmax in (True, False)
+    ]
+    assert kinds[0].count("SoftmaxOfPixels") == 1
+    assert [kind for kind in kinds[0] if kind != "SoftmaxOfPixels"] == kinds[1]
+
+
 @pytest.mark.parametrize(("size", "multiple"), [(2, 1), (3, 1), (3, 2), (4, 3)])
 def test_parameters_of_the_transposed_convolutions_by_hand(size, multiple):
     assert count(not_so_clevr_model("classification", "conv", "uniform", size, multiple)) == transposed(size, multiple)

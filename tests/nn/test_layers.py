@@ -172,6 +172,11 @@ def test_bad_options_are_named(make, message):
         make()
 
 
+def test_an_empty_sequential_returns_its_input():
+    x = Tensor(normal(2, 3))
+    assert nn.Sequential()(x) is x
+
+
 def test_sequential_joins_a_pooling_and_its_relu():
     """As if one by one, wherever the two stand, and only where ReLU follows at once."""
     x = ministn.tensor(np.random.default_rng(0).standard_normal((2, 1, 8, 8)).astype(np.float32) - 0.5)
