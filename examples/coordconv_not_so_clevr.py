@@ -83,7 +83,7 @@ RECIPES = {
         **_CONVOLUTION,
         ("classification", "coordconv"): Recipe(epochs=12, batch_size=16, lr=0.005, l2=0.003, cosine=True, scaled=True),
         ("rendering", "coordconv"): Recipe(
-            epochs=12, batch_size=16, lr=0.005, l2=1e-4, cosine=True, scaled=True, filter_size=1, multiple=1
+            epochs=8, batch_size=16, lr=0.005, l2=0.001, cosine=True, scaled=True, filter_size=1, multiple=1
         ),
         ("regression", "coordconv"): Recipe(epochs=12, batch_size=32, lr=0.003, cosine=True, plain_start=True),
     },
