@@ -82,6 +82,8 @@ def test_links_of_a_readme_lead_into_the_site():
 def test_formulas():
     assert "<mn>1</mn>" in mathml.mathml(r"\tfrac12", block=False)
     assert "with align_corners" in mathml.mathml(r"\text{with align\_corners}", block=True)
+    assert '"false">⌊' in mathml.mathml(r"\lfloor x \rfloor", block=False)
+    assert "<mo>⌊" in mathml.mathml(r"\left\lfloor x \right\rfloor", block=False)
     for wrong in (r"\nosuchcommand", r"\frac{1}", r"\underbrace{x}_{y}"):
         with pytest.raises(mathml.MathError):
             mathml.mathml(wrong, block=False)

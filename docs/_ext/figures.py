@@ -19,10 +19,10 @@ def letter(size: int = 28) -> np.ndarray:
 
 
 def show(axes: Any, image: np.ndarray, title: str = "", limit: float = 1.0) -> None:
-    """An image in grey, 0 black; where it has negative values, blue below 0 and red above."""
+    """An image in grey, 0 black; where it has negative values, blue below 0 and red above. Beside it light grey."""
     signed = image.min() < 0
     axes.imshow(image, cmap="RdBu_r" if signed else "gray", vmin=-limit if signed else 0, vmax=limit)
-    axes.set(xticks=[], yticks=[], title=title)
+    axes.set(xticks=[], yticks=[], title=title, facecolor="#dddddd")
     axes.spines[["top", "right"]].set_visible(True)
 
 

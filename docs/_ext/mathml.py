@@ -20,6 +20,7 @@ _INSTEAD = [
     (r"\\[bB]ig(?![a-z])", ""),
     (r"\\tfrac(\w)(\w)", r"\\tfrac{\1}{\2}"),
 ]
+_FENCE = r"(\\left|\\right|\\[bB]ig[lr]?)?\\[lr](?:floor|angle)(?![a-z])"
 _log = logging.getLogger(__name__)
 
 
@@ -33,10 +34,12 @@ def mathml(tex: str, block: bool) -> str:
     """
     if r"\underbrace" in tex:
         raise MathError("docutils sets the text under a brace beside it")
+    grows = iter(re.findall(_FENCE, tex))  # docutils lets these always grow, and ( after \left only
     for pattern, replacement in _INSTEAD:
         tex = re.sub(pattern, replacement, tex)
     tex = re.sub(r"\\text\{[^}]*\}", lambda text: text[0].replace(r"\_", "_"), tex)
-    return tex2mathml(tex, as_block=block)
+    html = tex2mathml(tex, as_block=block)
+    return re.sub("<mo>(?=[⌊⌋⟨⟩])", lambda mo: mo[0] if next(grows, "") else '<mo stretchy="false">', html)
 
 
 def _visit(translator: object, node: nodes.Element, block: bool) -> None:
