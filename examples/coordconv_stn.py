@@ -20,6 +20,9 @@ lies between two tests with the first 2,000 distorted test digits; in the end it
 
 A run is one set, reading, layer and seed. It leaves a JSON file in --results; a run that has one is not trained again,
 and one that was stopped goes on from its last checkpoint. All of them are in table.md there.
+
+Jaderberg et al. (2015), "Spatial transformer networks", arXiv:1506.02025, appendix A.4; R. Liu et al. (2018), "An
+intriguing failing of convolutional neural networks and the CoordConv solution", arXiv:1807.03247, section 3.
 """
 
 from __future__ import annotations
@@ -84,7 +87,10 @@ class Run:
 
 
 def localisation(canvas: int, reading: str, layer: str) -> nn.Sequential:
-    """That of ST-CNN in Table 1, with a choice of the convolutions and of what comes after them."""
+    """That of ST-CNN in Table 1, with a choice of the convolutions and of what comes after them.
+
+    Images (N, 1, canvas, canvas) to theta (N, 6); with coordinates both convolutions see two channels more, x and y.
+    """
     convolution = LAYERS[layer]
     side = (canvas // 2 - 4) // 2 - 4  # of the map after the second convolution
     places = side**2 if reading == "dense" else 1
@@ -93,14 +99,14 @@ def localisation(canvas: int, reading: str, layer: str) -> nn.Sequential:
         for coordconv in (first, second):
             coordconv.weight.data[:, coordconv.in_channels :] = 0  # those of the channels that the layer appends
     return nn.Sequential(
-        nn.AvgPool2d(2),
+        nn.AvgPool2d(2),  # (N, 1, canvas / 2, canvas / 2)
         first,
         nn.BatchNorm2d(20),
         nn.MaxPool2d(2),
         nn.ReLU(),
         second,
         nn.BatchNorm2d(20),
-        nn.ReLU(),
+        nn.ReLU(),  # (N, 20, side, side)
         *([nn.MaxPool2d(side)] if reading == "maxima" else []),
         nn.Flatten(),
         nn.Linear(20 * places, 20),

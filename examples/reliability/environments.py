@@ -69,24 +69,26 @@ def run(python: str, oldest: bool, processor: str | None, tests: list[str]) -> d
             return result.stdout
 
         call(python, "-m", "venv", folder / "venv")
-        bin = folder / "venv" / "bin"
-        call(bin / "python", "-m", "pip", "wheel", "--no-deps", "--wheel-dir", folder, ROOT)
+        programs = folder / "venv" / "bin"
+        call(programs / "python", "-m", "pip", "wheel", "--no-deps", "--wheel-dir", folder, ROOT)
         (wheel,) = folder.glob("*.whl")
-        call(bin / "python", "-m", "pip", "install", f"{wheel}[test]", *(lower_bounds() if oldest else []))
-        where = call(bin / "python", "-P", "-c", "import ministn; print(ministn.__file__)").strip()
+        call(programs / "python", "-m", "pip", "install", f"{wheel}[test]", *(lower_bounds() if oldest else []))
+        where = call(programs / "python", "-P", "-c", "import ministn; print(ministn.__file__)").strip()
         if not Path(where).is_relative_to(folder.resolve()):
             raise SystemExit(f"expected the installed package to be tested, got {where}")
         start, junit = time.perf_counter(), folder / "junit.xml"
         # `pytest`, not `python -m pytest`, which would find the package in the current folder
-        subprocess.run([bin / "pytest", f"--junit-xml={junit}", "-q", *tests], cwd=ROOT, env=environment, check=False)
+        subprocess.run(
+            [programs / "pytest", f"--junit-xml={junit}", "-q", *tests], cwd=ROOT, env=environment, check=False
+        )
         return {
-            "python": call(bin / "python", "-c", "import platform; print(platform.python_version())").strip(),
+            "python": call(programs / "python", "-c", "import platform; print(platform.python_version())").strip(),
             "oldest": oldest,
             "processor": processor,  # None: the machine's own
             "tests": tests,
             **counts(junit),
             "seconds": round(time.perf_counter() - start),
-            "packages": call(bin / "python", "-m", "pip", "freeze", "--exclude", "ministn").split(),
+            "packages": call(programs / "python", "-m", "pip", "freeze", "--exclude", "ministn").split(),
             **records.code_version(),
             "machine": records.environment()["processor"],
         }
