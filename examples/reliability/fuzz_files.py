@@ -362,7 +362,7 @@ def main(arguments: list[str] | None = None) -> None:
     ministn.set_num_threads(1)
     if options.one:
         guided(options.one, options.guided)
-    results: dict[str, Any] = {"environment": records.environment()}
+    results: dict[str, Any] = {"environment": records.environment(), **records.code_version()}
     with tempfile.TemporaryDirectory() as name:
         for kind_name, kind in make_kinds(Path(name)).items():
             if options.kind and kind_name not in options.kind:

@@ -188,6 +188,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)  # before the work
     start = time.perf_counter()
     result = {**fuzz(options.grids, options.seed), "seconds": round(time.perf_counter() - start)}
+    result |= {"seed": options.seed, "environment": records.environment(), **records.code_version()}
     print(result)
     records.write_atomically(options.out / "reliability-numbers.json", (json.dumps(result, indent=1) + "\n").encode())
 

@@ -834,7 +834,8 @@ def main() -> None:
             print("  " + told)
         total = {kind: sum(result[kind] for result in each.values()) for kind in RIGHT}
         total |= {"functions": len(each), "wrong": sum(len(result["wrong"]) for result in each.values())}
-        text = json.dumps({**total, "each": dict(sorted(each.items()))}, indent=1) + "\n"
+        about = {"environment": records.environment(), **records.code_version()}  # of the last run
+        text = json.dumps({**total, **about, "each": dict(sorted(each.items()))}, indent=1) + "\n"
         records.write_atomically(path, text.encode())
     print(total)
 

@@ -283,7 +283,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="the figures")
     options = parser.parse_args(arguments)
     ministn.set_num_threads(1)
-    results: dict[str, Any] = {"environment": records.environment()}
+    results: dict[str, Any] = {"environment": records.environment(), **records.code_version()}
     with tempfile.TemporaryDirectory() as name:
         campaigns = disturb_trainings(Path(name), options.kills, options.seed)
         if options.program_kills:

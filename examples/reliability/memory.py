@@ -99,6 +99,7 @@ def main() -> None:
     result = growth(options.steps)
     with tempfile.TemporaryDirectory() as folder:
         result["peak megabytes of an epoch"] = round(peak_of_default_training(Path(folder) / "run", "--epochs", "1"))
+    result |= {"environment": records.environment(), **records.code_version()}
     series = result["megabytes"]
     print(f"{options.steps} steps: {series[0]} MB after the first hundred, {series[-1]} MB at the end")
     print(f"peak of an epoch of the default training: {result['peak megabytes of an epoch']} MB")
