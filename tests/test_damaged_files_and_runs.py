@@ -95,13 +95,65 @@ def test_a_folder_that_may_not_be_written_to(tmp_path):
     assert (tmp_path / "file").read_bytes() == b"old"
 
 
+# Run in a mount namespace of its own, with a file system that has little room, then none for writing, then enough.
+DISK = """
+import pathlib, subprocess, sys
+program, disk, whole = sys.argv[1:]
+run = disk + "/run"
+
+def mount(*options):
+    subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", disk], check=True)
+
+def train(*options):
+    result = subprocess.run([sys.executable, program, *options], capture_output=True, text=True)
+    print(result.returncode, result.stderr.splitlines()[-1:])
+
+new = ["--quick", "--data", "strokes", "--epochs", "2", "--threads", "1", "--out"]
+train(*new, whole)
+mount("-o", "size=64k")
+train(*new, run)
+size = sum(file.stat().st_size for file in pathlib.Path(whole).glob("checkpoint.*"))
+mount("-o", f"remount,size={size * 3 // 2}")  # one checkpoint, not two: the second is written beside the first
+train(*new, run)
+mount("-o", "remount,ro")
+train("--resume", run)
+mount("-o", "remount,rw,size=100m")
+train("--resume", run)
+import kills
+states = [kills.state_of(kills.Path(folder) / kills.CHECKPOINT) for folder in (run, whole)]
+print("same bits:", states[0] == states[1])
+"""
+
+
+@pytest.mark.slow
+def test_a_program_on_a_full_and_on_a_read_only_disk(tmp_path):
+    own_mounts = ["unshare", "--user", "--map-root-user", "--mount"]
+    try:
+        subprocess.run([*own_mounts, "mount", "-t", "tmpfs", "tmpfs", tmp_path], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"needs a mount namespace, which is not allowed here: {error}")
+    disk, whole = tmp_path / "disk", tmp_path / "whole"
+    disk.mkdir()
+    command = [*own_mounts, sys.executable, "-c", DISK, str(FOLDER.parent / "train_mnist.py"), str(disk), str(whole)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path])}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    undisturbed, too_small, full, read_only, enough, same = result.stdout.splitlines()
+    assert undisturbed == enough == "0 []"
+    assert too_small == f"2 ['train_mnist: cannot write to the run folder {disk}/run: No space left on device']"
+    assert full.startswith("1 ['train_mnist: [Errno 28] No space left on device; the last checkpoint is kept, go on")
+    assert read_only == f"2 ['train_mnist: cannot write to the run folder {disk}/run: Read-only file system']"
+    assert same == "same bits: True"
+
+
 # --- files that are damaged -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("files", [25, pytest.param(1000, marks=pytest.mark.slow)])
 def test_damaged_files_of_every_kind(tmp_path, files):
     results = figures("fuzz_files.py", tmp_path / "f", "--files", str(files))
-    del results["environment"]
+    for about in ("environment", "commit", "clean"):
+        del results[about]
     assert len(results) == 10
     for kind, found in results.items():
         assert (found["bug"], found["killed"], found["bugs_and_seeds"]) == (0, 0, {}), kind
