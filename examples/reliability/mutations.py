@@ -4,7 +4,7 @@
     python examples/reliability/mutations.py --each 100 --files ministn/optim/*.py  # more of them, in some files
     python examples/reliability/mutations.py --each 5 --show                        # only show what would be changed
 
-Needs Cosmic Ray (pip install cosmic-ray), which finds the places and makes the changes: + becomes -, < becomes <=, a
+Needs Cosmic Ray (pip install -e ".[mutations]"), which finds the places and makes the changes: + becomes -, < becomes <=, a
 number becomes one more or less, a condition its opposite, a loop has no iterations, and so on (OPERATORS). Which of all
 possible ones are tried follows from --seed. Each is made in a copy of the working tree, and the file's own tests
 (TESTS) run there until the first fails. Outcomes:
@@ -156,24 +156,24 @@ def run_tests(folder: Path, tests: Sequence[str], seconds: float | None = None) 
         "NUMBA_CACHE_DIR": str(folder / ".kernels"),
     }
     options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow and not gpu"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", *options, *tests],
+    command = [sys.executable, "-m", "pytest", *options, *tests]
+    with subprocess.Popen(
+        command,
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=seconds)
-    except BaseException as error:  # Ctrl-C, too, must leave nothing running
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if isinstance(error, subprocess.TimeoutExpired):
-            return TIMED_OUT
-        raise
+        start_new_session=True,  # so that the tests' own processes can be ended with them
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=seconds)
+        except BaseException as error:  # Ctrl-C, too, must leave nothing running
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                return TIMED_OUT
+            raise
     if process.returncode < 0:
         return CRASHED
     if process.returncode not in (0, 1, 2, 4):  # 2, 4: an error while tests or conftest.py are imported
