@@ -70,6 +70,7 @@ def test_properties():
     assert not Cube.apply(x).is_leaf
     assert Tensor(2.5).item() == 2.5
     assert repr(Tensor([1.0, 2.0])) == "tensor([1., 2.], dtype=float32)"
+    assert repr(Tensor([np.pi])) == "tensor([3.1416], dtype=float32)"
     assert repr(Cube.apply(leaf([1]))) == "tensor([1.], dtype=float64, requires_grad=True, creator=Cube)"
 
 
@@ -412,6 +413,32 @@ def test_gradcheck_catches_one_wrong_entry_of_many():
     x = leaf(np.random.default_rng(0).standard_normal((20, 30)))
     with pytest.raises(GradcheckError):
         ministn.gradcheck(Wrong.apply, [x])
+
+
+@pytest.mark.parametrize("size", [1, 10_000])
+@pytest.mark.parametrize("slope", [1e-4, 1.0, 1e4])
+def test_gradcheck_measures_errors_relative_to_the_gradient(slope, size):
+    """Whatever its scale, and however many entries: the bound is the tolerance, or a small multiple of it where all
+    directions happen to give little."""
+
+    def wrong_by(error):
+        class Linear(Function):
+            def forward(self, x):
+                return slope * x.sum()
+
+            def backward(self, grad_output):
+                return np.full(size, slope * (1 + error)) * grad_output
+
+        return lambda: ministn.gradcheck(Linear.apply, [leaf(np.zeros(size))], tolerance=1e-6)
+
+    assert wrong_by(0.9e-6)()
+    with pytest.raises(GradcheckError, match="tolerance 1e-06"):
+        wrong_by(4e-6)()
+
+
+def test_gradcheck_accepts_a_gradient_of_zero_and_an_empty_input():
+    assert ministn.gradcheck(lambda x: x * 0, [leaf([1.0, 2.0])])
+    assert ministn.gradcheck(lambda x: x.sum(), [leaf(np.zeros(0))])
 
 
 def test_gradcheck_catches_a_missing_gradient_and_names_the_input():

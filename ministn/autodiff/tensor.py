@@ -188,9 +188,8 @@ class Tensor:
             if not retain_graph:
                 function.release()
 
-    if (
-        TYPE_CHECKING
-    ):  # ministn.ops binds the operators and the methods (sum, reshape, ...): the engine knows no operation
+    # ministn.ops binds the operators and the methods (sum, reshape, ...): the engine knows no operation.
+    if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
         def __add__(self, other: Any) -> Tensor: ...
