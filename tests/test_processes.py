@@ -1,5 +1,8 @@
 """The engine in several Python threads, in forked and spawned processes, and with a kernel cache that is of no use."""
 
+import os
+import pickle
+import subprocess
 import sys
 
 import pytest
@@ -100,6 +103,68 @@ def test_a_damaged_kernel_cache_is_compiled_anew(run_python, tmp_path):
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
         assert run_python(code) == "8.0 0"
         assert run_python(code) == "8.0 1"
+
+
+def test_the_kernel_cache_of_another_numba_is_compiled_anew(run_python, tmp_path):
+    code = "import numpy as np" + CACHED
+    assert run_python(code) == "8.0 0"
+    for index in (tmp_path / "cache").rglob("*.nbi"):
+        index.write_bytes(pickle.dumps("0.1.0") + b"in some other format")
+    assert run_python(code) == "8.0 0"
+    assert run_python(code) == "8.0 1"
+
+
+def test_code_for_other_types_in_the_kernel_cache_is_not_run(run_python, tmp_path):
+    """Two processes that save at the same moment may give it the same number."""
+    code = """
+import numpy as np
+from ministn.kernels.affine_grid import cpu
+for dtype in (np.float32, np.float64):
+    y = cpu.forward(np.ones((1, 2, 3), dtype), 2, 2, False)
+    print(y.dtype, y.sum(), end=" ")
+print(sum(cpu._forward.stats.cache_hits.values()))
+"""
+    assert run_python(code) == "float32 8.0 float64 8.0 0"
+    assert run_python(code) == "float32 8.0 float64 8.0 2"
+    firsts = list((tmp_path / "cache").rglob("*.1.nbc"))
+    assert len(firsts) == 2
+    for first in firsts:
+        second = first.with_name(first.name.replace(".1.nbc", ".2.nbc"))
+        contents = first.read_bytes(), second.read_bytes()
+        second.write_bytes(contents[0])
+        first.write_bytes(contents[1])
+    assert run_python(code) == "float32 8.0 float64 8.0 0"
+    assert run_python(code) == "float32 8.0 float64 8.0 2"
+
+
+SAMPLE = """
+import sys
+import numpy as np
+from ministn.kernels.grid_sample import cpu
+mode, dtype = sys.argv[1:]
+random = np.random.default_rng(0)
+image, grid = random.random((1, 1, 9, 9)).astype(dtype), 2 * random.random((1, 4, 4, 2)).astype(dtype) - 1
+print(round(float(cpu.forward(image, grid, mode, "zeros", False).sum()), 4))
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_share_an_empty_kernel_cache(tmp_path):
+    """All compile the same functions at the same time, for different types of arguments."""
+    ways = [(mode, dtype) for mode in ("bilinear", "bicubic") for dtype in ("float32", "float64")] * 2
+
+    def outputs(cache):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "NUMBA_CACHE_DIR": str(cache)}
+        started = [
+            subprocess.Popen([sys.executable, "-c", SAMPLE, *way], stdout=subprocess.PIPE, env=environment, text=True)
+            for way in ways
+        ]
+        return [process.communicate()[0] for process in started]
+
+    first = outputs(tmp_path / "cache")
+    assert first[:4] == first[4:]
+    assert first[0] == first[1] != first[2] == first[3] != ""  # the types differ by less than is printed
+    assert outputs(tmp_path / "cache") == first
 
 
 def test_without_a_folder_for_the_kernel_cache(run_python):

@@ -30,6 +30,7 @@ from llvmlite import binding, ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.core.caching import FunctionCache
+from numba.core.sigutils import normalize_signature
 from numba.extending import intrinsic
 from numba.np.ufunc.parallel import _launch_threads
 
@@ -52,7 +53,11 @@ _DIGEST = hashlib.sha256(b"".join(path.read_bytes() for path in _SHARED)).hexdig
 
 class _Cache(FunctionCache):
     """Numba's cache on disk, which looks at the time stamp of the function's file only. Here at the files that all
-    kernels use, too: after an edit of one of them, nothing compiled before is taken from the disk."""
+    kernels use, too: after an edit of one of them, nothing compiled before is taken from the disk.
+
+    Two processes that save at the same moment may give the same number to code for different types of arguments. Numba
+    would then run the wrong one of them; here it is not taken.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
@@ -60,10 +65,14 @@ class _Cache(FunctionCache):
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(signature, target_context)
+            result = super().load_overload(signature, target_context)
         except Exception:  # a file cut short, by a full disk, say: pickle's errors are of many kinds
-            Path(self._cache_file._index_path).unlink(missing_ok=True)
-            return None
+            result = None
+        else:
+            if result is None or tuple(result.signature.args) == tuple(normalize_signature(signature)[0]):
+                return result
+        Path(self._cache_file._index_path).unlink(missing_ok=True)
+        return None
 
     def save_overload(self, signature: Any, data: Any) -> None:
         with contextlib.suppress(OSError):  # the disk is full, or may not be written to any more
