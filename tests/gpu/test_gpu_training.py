@@ -256,6 +256,23 @@ def test_a_model_that_cannot_be_recorded_says_why(cupy, digits):
 # --- losses that are not finite -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("first", "second"), [("cpu", "gpu"), ("gpu", "cpu")])
+def test_an_optimisers_state_follows_the_parameters(library, first, second):
+    def weights_after_steps(*devices):
+        layer = nn.Linear(3, 2).astype(np.float64)
+        layer.weight.data[...], layer.bias.data[...] = 1, 2
+        optimizer = optim.Adam(layer.parameters(), lr=0.1)
+        for device in devices:
+            layer.to(device)
+            for parameter in layer.parameters():
+                parameter.grad = Tensor(np.full(parameter.shape, 0.5)).to(device) * parameter.detach()
+            optimizer.step()
+        return np.append(layer.weight.detach().numpy(), layer.bias.detach().numpy())
+
+    moved = weights_after_steps(first, first, second, second)
+    np.testing.assert_allclose(moved, weights_after_steps(*["cpu"] * 4), rtol=1e-12)
+
+
 def test_a_loss_that_is_not_finite_is_found_when_it_is_read(library, digits):
     trainer = make_trainer("gpu", digits, optimizer="sgd")
     before = weights(trainer)

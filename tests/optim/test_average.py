@@ -114,6 +114,14 @@ def test_a_state_that_does_not_fit_changes_nothing(change, message):
         np.testing.assert_array_equal(array, before["weights"][name])
 
 
+def test_the_state_from_before_the_first_update():
+    average = optim.ExponentialMovingAverage(normalised())
+    state = average.state_dict()
+    average.update()
+    average.load_state_dict(state)
+    assert average.updates == 0
+
+
 @pytest.mark.parametrize("decay", [1, -0.1, np.nan, "a"])
 def test_a_decay_out_of_range(decay):
     with pytest.raises(ValueError, match="expected decay to be a number, at least 0 and below 1"):

@@ -49,10 +49,21 @@ def test_twenty_steps_in_two_groups(name):
             np.testing.assert_allclose(our.data, their.detach().numpy(), rtol=ROUNDING, atol=ROUNDING)
 
 
+@pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW"])
+def test_defaults(kind):
+    ours = getattr(optim, kind)([nn.Parameter(np.ones(2))]).defaults
+    theirs = getattr(torch.optim, kind)([torch.ones(2, requires_grad=True)]).defaults
+    assert ours == {name: theirs[name] for name in ours}
+
+
 SCHEDULES = {
     "step": (
         lambda o: optim.StepLR(o, 5, gamma=0.3),
         lambda o: torch.optim.lr_scheduler.StepLR(o, 5, gamma=0.3),
+    ),
+    "step, with defaults": (
+        lambda o: optim.StepLR(o, 5),
+        lambda o: torch.optim.lr_scheduler.StepLR(o, 5),
     ),
     "cosine, down and up again": (
         lambda o: optim.CosineAnnealingLR(o, 9, eta_min=0.01),

@@ -148,6 +148,14 @@ def test_state_dict_is_made_of_plain_things():
     np.testing.assert_allclose(state["state"][0]["exp_avg"], [0.2], rtol=1e-14)  # (1 - 0.9) * 2, by rounding
 
 
+def test_representation():
+    groups = [{"params": [parameter(1.0), parameter(2.0)]}, {"params": [parameter(3.0)], "lr": 0.5}]
+    assert repr(SGD(groups, lr=0.1)) == (
+        "SGD((2 parameters: lr=0.1, momentum=0.0, weight_decay=0.0, nesterov=False), "
+        "(1 parameters: lr=0.5, momentum=0.0, weight_decay=0.0, nesterov=False))"
+    )
+
+
 def test_a_state_that_does_not_fit_changes_nothing():
     w = parameter(1.0, 2.0, grad=[1, 1])
     optimizer = Adam([w], lr=0.1)
@@ -163,6 +171,7 @@ def test_a_state_that_does_not_fit_changes_nothing():
     refused(r"exp_avg of parameter 0: expected shape \(2,\) and dtype float64, got \(3,\)", state={0: other})
     refused("expected parameter 0 to have .*'step'.*, got .*'momentum_buffer'", state={0: {"momentum_buffer": 1}})
     refused("expected parameters 0 to 0, got state of 5", state={5: other})
+    refused("expected parameters 0 to 0, got state of -1", state={-1: good["state"][0]})
     refused("step of parameter 0: expected a non-negative integer", state={0: {**other, "step": -1}})
     refused(r"expected groups of \[1\] parameters in this order, got \[2\]", param_groups=[{**group, "params": [0, 1]}])
     refused("expected the options", param_groups=SGD([w], lr=0.1).state_dict()["param_groups"])
