@@ -69,6 +69,21 @@ def test_equals_sums_in_double_precision(dtype, shape, grad_layout, layout, name
         np.testing.assert_allclose(result, value, rtol=0, atol=4 * np.finfo(dtype).eps * max(shape))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_which_go_through_the_tiles(dtype):
+    """Else the tests would compare BLAS with BLAS; and what fills no vector must not."""
+    lanes = cpu._lanes(2, np.dtype(dtype))
+    for shape in SHAPES:
+        x, weight, _, _ = draw(shape, dtype)
+        assert cpu._worth_tiles(np.asfortranarray(x), weight, lanes) == (shape != SHAPES[0])
+        assert not cpu._worth_tiles(np.ascontiguousarray(x), weight, lanes)
+    for shape in ((3, 300, 400), (300, 3, 400)):
+        x, weight, bias, g = draw(shape, dtype)
+        results = cpu.forward(np.asfortranarray(x), weight, bias), *cpu.backward(g, np.asfortranarray(x), weight)
+        for result, value in zip(results, (x @ weight.T + bias, g @ weight, g.T @ x, g.sum(0)), strict=True):
+            np.testing.assert_allclose(result, value, rtol=0, atol=4 * np.finfo(dtype).eps * max(shape))
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_adjoint_identity(shape):
     """<g, x W^T> = <dx, x> = <dW, W>: each gradient is the adjoint of a linear map."""
