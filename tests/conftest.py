@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import ministn
 from ministn.data import ImageDataset, mnist
+
+THREADS = ministn.get_num_threads()
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +34,14 @@ def mnist_folder() -> Path:
 def real_mnist(mnist_folder: Path) -> ImageDataset:
     """Real MNIST, read once for all tests: do not write to it."""
     return mnist.load(mnist_folder)
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before() -> Iterator[None]:
+    """A program that a test calls sets the number of threads; the next test has again as many as at the beginning."""
+    yield
+    if ministn.get_num_threads() != THREADS:
+        ministn.set_num_threads(THREADS)
 
 
 @pytest.fixture

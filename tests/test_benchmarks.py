@@ -12,8 +12,6 @@ import pytest
 import side_by_side
 from side_by_side import MINISTN, PYTORCH, Case, Result, Sketch, Spread, Worker, WorkerError
 
-from ministn import get_num_threads, set_num_threads
-
 # --- toy work, prepared in the workers ----------------------------------------------------------------------------
 
 
@@ -258,14 +256,7 @@ def test_growth(tmp_path):
     assert (row["panel"], row["position"], row["images"]) == ("channels", 4, 64)
 
 
-@pytest.fixture
-def same_threads_afterwards():
-    before = get_num_threads()
-    yield
-    set_num_threads(before)
-
-
-def test_distortions(tmp_path, capsys, same_threads_afterwards):
+def test_distortions(tmp_path, capsys):
     import distortions
 
     distortions.main([*QUICK, "--only", "TC", "--model", "FCN", "--batch-size", "100", "--folder", str(tmp_path)])
@@ -277,7 +268,7 @@ def test_distortions(tmp_path, capsys, same_threads_afterwards):
     assert f"| {row['distorted_images_per_second']:,.0f} " in capsys.readouterr().out
 
 
-def test_calibrate_projection(tmp_path, capsys, same_threads_afterwards):
+def test_calibrate_projection(tmp_path, capsys):
     import calibrate_projection
 
     calibrate_projection.main(["--quick", "--folder", str(tmp_path)])
@@ -296,7 +287,7 @@ def test_calibrate_projection(tmp_path, capsys, same_threads_afterwards):
     assert (tmp_path / "projection_sigma.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_undo_rotation(tmp_path, capsys, same_threads_afterwards):
+def test_undo_rotation(tmp_path, capsys):
     import undo_rotation
 
     undo_rotation.main(["--quick", "--folder", str(tmp_path)])

@@ -49,9 +49,6 @@ def own_folder(table1, monkeypatch, tmp_path):
     monkeypatch.setitem(table1.RECIPES, "modern", recipe)
     monkeypatch.setitem(table1.OVERRIDES, "modern", {})
     monkeypatch.chdir(tmp_path)
-    threads = ministn.get_num_threads()
-    yield
-    ministn.set_num_threads(threads)
 
 
 class Immediately(concurrent.futures.Executor):

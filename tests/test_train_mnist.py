@@ -45,9 +45,7 @@ def small_data(monkeypatch, tmp_path):
     small = data.strokes.load(train_size=300, test_size=60, seed=0)
     monkeypatch.setattr(data, "load", lambda name, data_dir=None: small)
     monkeypatch.chdir(tmp_path)
-    threads = ministn.get_num_threads()
-    yield small
-    ministn.set_num_threads(threads)
+    return small
 
 
 @pytest.fixture

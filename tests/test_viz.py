@@ -351,4 +351,5 @@ def test_matplotlib_is_loaded_by_the_first_picture_and_pyplot_never():
         "viz.theta_over_training([dict(epoch=0.0, **{f'{p}_{s}': 0.0 for p in viz.PARTS for s in ('mean', 'std')})])\n"
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+    warnings = ["-W", "error", "-W", "default::DeprecationWarning"]  # as for the other tests
+    subprocess.run([sys.executable, *warnings, "-c", program], check=True)

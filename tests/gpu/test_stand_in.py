@@ -542,13 +542,16 @@ def members(cls):
 
 
 def parameters(value):
-    """(name, kind, repr of the default or None) of each."""
+    """(name, kind, repr of the default or None) of each; None if nobody knows."""
     if not callable(value) or (isinstance(value, type) and "__init__" not in vars(value)):
         return None
-    function = value.__call__ if type(value).__name__ == "ufunc" else value
+    try:
+        found = inspect.signature(value.__call__ if type(value).__name__ == "ufunc" else value)
+    except ValueError:  # some of NumPy's compiled functions, before 2.4
+        return None
     return [
         (name, parameter.kind.name, None if parameter.default is parameter.empty else repr(parameter.default))
-        for name, parameter in inspect.signature(function).parameters.items()
+        for name, parameter in found.parameters.items()
         if name != "self"
     ]
 
