@@ -25,6 +25,7 @@ GEOMETRIES = [
     ((1, 4), (2, 3), (0, 2), True),
     (2, 5, 1, True),  # stride beyond the kernel: some pixels are in no window
     ((5, 7), 3, (2, 3), True),
+    ((3, 2), (3, 4), (1, 0), False),  # windows apart, and unlike in all
 ]
 DTYPES = [np.float32, np.float64]
 
