@@ -14,6 +14,7 @@ import ministn.functional as F
 from ministn import AnomalyError, Tensor, detect_anomaly, nn
 
 MODES, PADDINGS = fuzz_numbers.MODES, fuzz_numbers.PADDINGS
+SEEDS = [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 100))]
 
 
 def on_both(function, *arrays):
@@ -42,7 +43,7 @@ def check(name, made, unsure):
     np.testing.assert_allclose(gpu, cpu, 1e-5, 1e-5, err_msg=name)  # NaN must be where NaN is
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("mode", MODES)
 def test_grid_sample(library, mode, padding, seed):
@@ -65,7 +66,7 @@ def test_grid_sample(library, mode, padding, seed):
         check(name, arrays, unsure)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_spatial_transform(library, seed):
     random, align = np.random.default_rng(seed), bool(seed % 2)
     images = random.uniform(-1, 1, (20, 2, 5, 7)).astype(np.float32)
