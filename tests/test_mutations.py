@@ -142,3 +142,17 @@ def test_a_file_that_is_not_on_the_list(capsys):
     with pytest.raises(SystemExit):
         mutations.main(["--files", "setup.py"])
     assert "--files: expected files of ministn/autodiff/function.py, " in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "each"), [("ministn/optim/sgd.py", 4), ("ministn/kernels/thin_plate_spline_grid/cpu.py", 4)]
+)
+def test_mistakes_in_the_core_and_in_a_kernel_are_noticed(tmp_path, file, each):
+    """A sample of the sample in docs/reliability.md."""
+    pytest.importorskip("cosmic_ray", reason="needs Cosmic Ray, which makes the mistakes")
+    out = tmp_path / "results.json"
+    assert mutations.main(["--files", file, "--each", str(each), "--out", str(out)]) == 0
+    (row,) = json.loads(out.read_text())
+    assert row["tried"] == each
+    assert row["survived"] <= 1, row["survivors"]  # after a change of the file there may be one that changes nothing
