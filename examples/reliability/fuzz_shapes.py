@@ -671,6 +671,7 @@ WIDER = [
     "not implemented for 'B",  # integers and bools become float32
     "not implemented for 'L",
     "'int' object has no attribute 'size'",  # numbers and lists as target or labels
+    "'float' object has no attribute 'size'",
     "'list' object has no attribute 'long'",
     "Boolean inputs not supported",
     "Expected a floating point or complex tensor as input",
