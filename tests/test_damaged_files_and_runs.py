@@ -161,6 +161,16 @@ def test_damaged_files_of_every_kind(tmp_path, files):
         assert found["refused"] + found["same"] + found["other"] == files, kind
 
 
+def test_a_sound_file_that_is_refused_would_be_found(tmp_path):
+    code = (
+        f"import sys; sys.path.insert(0, {str(FOLDER)!r}); import fuzz_files\n"
+        "kind = fuzz_files.Kind(b'sound', [lambda content, edits: content[1:]], lambda content: 'refused')\n"
+        "fuzz_files.fuzz(kind, 10, fuzz_files.Path())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (1, "a sound file is refused\n")
+
+
 edits = st.lists(st.tuples(*[st.integers(0, 2**32)] * 3), max_size=5)
 IMAGES = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4]) + bytes(range(24))
 
