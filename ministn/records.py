@@ -280,6 +280,8 @@ def _arrays(file: Any) -> dict[str, np.ndarray]:
     arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (the file is no mapping)
     metadata = file.metadata() or {}
     expected = metadata.pop("sha256", None)
+    if expected is None and metadata.keys() & {"model", "info"}:  # what this file writes
+        raise ValueError("damaged: the SHA-256 of its content is missing")
     if expected is not None and (got := _sha256(arrays, metadata)) != expected:
         raise ValueError(f"damaged: expected content of SHA-256 {expected}, got {got}")
     return arrays

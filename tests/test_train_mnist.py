@@ -96,7 +96,7 @@ def rewrite(path: str, to: str, **changes: object) -> None:
     info = {key: value for key, value in (checkpoint.info | changes).items() if value is not None}
     version = str(records.CHECKPOINT_VERSION)
     metadata = {"format": records.CHECKPOINT_FORMAT, "version": version, "info": json.dumps(info)}
-    Path(to).write_bytes(safetensors.numpy.save(checkpoint.arrays, metadata))
+    Path(to).write_bytes(records._safetensors(checkpoint.arrays, metadata))
 
 
 # --- a run --------------------------------------------------------------------------------------------------------

@@ -405,7 +405,7 @@ def rewrite(path: Path, version: int = records.CHECKPOINT_VERSION, **changes: ob
     checkpoint = records.read_checkpoint(path)
     info = {key: value for key, value in (checkpoint.info | changes).items() if value is not None}
     metadata = {"format": records.CHECKPOINT_FORMAT, "version": str(version), "info": json.dumps(info)}
-    path.write_bytes(safetensors.numpy.save(checkpoint.arrays, metadata))
+    path.write_bytes(records._safetensors(checkpoint.arrays, metadata))
 
 
 def test_a_checkpoint_of_another_version(saved):
@@ -417,7 +417,7 @@ def test_a_checkpoint_of_another_version(saved):
 @pytest.mark.parametrize("info", [None, "not JSON", "[]", "{}", '{"extra": 3}'])
 def test_metadata_that_are_not_what_they_should_be(saved, info):
     metadata = {"format": records.CHECKPOINT_FORMAT, "version": str(records.CHECKPOINT_VERSION)}
-    saved.write_bytes(safetensors.numpy.save({}, metadata if info is None else metadata | {"info": info}))
+    saved.write_bytes(records._safetensors({}, metadata if info is None else metadata | {"info": info}))
     with pytest.raises(records.CheckpointError, match=r"checkpoint\.safetensors: "):
         records.read_checkpoint(saved)
 
@@ -555,7 +555,7 @@ def test_numbers_that_a_continuation_would_fail_on(saved, change, message):
 
 def test_metadata_nested_too_deep(saved):
     metadata = {"format": records.CHECKPOINT_FORMAT, "version": str(records.CHECKPOINT_VERSION), "info": "[" * 100_000}
-    saved.write_bytes(safetensors.numpy.save({}, metadata))
+    saved.write_bytes(records._safetensors({}, metadata))
     with pytest.raises(records.CheckpointError, match="recursion"):
         records.read_checkpoint(saved)
 
@@ -570,6 +570,18 @@ def test_a_bit_that_a_disk_has_turned(saved, where):
     saved.write_bytes(content)
     with pytest.raises(records.CheckpointError, match="damaged: expected content of SHA-256"):
         records.read_checkpoint(saved)
+
+
+def test_a_bit_turned_in_the_name_of_the_checksum(saved, tmp_path):
+    """Else whatever else is damaged would go unseen."""
+    records.save_weights(tmp_path / "weights", Dense())
+    for path, read in (
+        (saved, records.read_checkpoint),
+        (tmp_path / "weights", lambda path: records.load_weights(path, Dense())),
+    ):
+        path.write_bytes(path.read_bytes().replace(b'"sha256"', b'"sha257"'))
+        with pytest.raises(records.CheckpointError, match="damaged: the SHA-256 of its content is missing"):
+            read(path)
 
 
 def test_weights_in_which_a_bit_is_turned_or_that_have_no_checksum(tmp_path):
