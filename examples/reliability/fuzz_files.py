@@ -215,7 +215,7 @@ def make_kinds(folder: Path) -> dict[str, Kind]:
 
 
 def checksum(path: Path) -> str | None:
-    """What a file says its content's SHA-256 is. A guided fuzzer reads the right one off the comparison, and puts it in."""
+    """What a file says its SHA-256 is. A guided fuzzer reads the right one off the comparison, and puts it in."""
     with safetensors.safe_open(path, framework="numpy") as file:
         return (file.metadata() or {}).get("sha256")
 
