@@ -53,6 +53,7 @@ import traceback
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +143,9 @@ RECIPES = {
         first_filters=32,
     ),
 }
-# What a recipe does otherwise for some networks or sets: the key names a model, a set, or both, and later entries win.
-# The modern recipe's epochs are what two cores have time for: an epoch of the dense networks takes seconds, one of the
-# plain CNN on TC takes minutes.
+# What a recipe does otherwise for some cells: the key names a model, a transform, a set, or several of them, and later
+# entries win. The modern recipe's epochs are what two cores have time for: an epoch of the dense networks takes seconds,
+# one of the plain CNN on TC takes minutes.
 OVERRIDES: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {
     "paper": {},
     "modern": {
@@ -206,11 +207,11 @@ class Run:
         return cls(**{**settings, "recipe": Recipe(**settings["recipe"])})
 
 
-def recipe_for(name: str, model: str, data_name: str, changes: dict[str, Any]) -> Recipe:
+def recipe_for(name: str, model: str, data_name: str, changes: dict[str, Any], transform: str | None = None) -> Recipe:
     """The recipe `name` for one cell, with `changes` on top."""
     recipe = RECIPES[name]
     for key, override in OVERRIDES[name].items():
-        if set(key) <= {model, data_name}:
+        if set(key) <= {model, transform, data_name}:
             recipe = dataclasses.replace(recipe, **override)
     return dataclasses.replace(recipe, **changes)
 
@@ -813,18 +814,13 @@ def plan(options: argparse.Namespace) -> list[Task]:
     changes |= {"epochs": options.budget} if options.budget else {}
     tasks, conflicts = [], []
     for seed, (model, transform), name in itertools.product(options.seeds, networks, options.data):
-        recipe = recipe_for(options.recipe, model, name, changes)
+        recipe = recipe_for(options.recipe, model, name, changes, transform)
         run = Run(model, transform, name, seed, options.recipe, recipe, options.digits, options.quick)
         task = Task(run, options.out / run.name)
         tasks.append(task)
         result = options.results / f"{run.name}.json"
-        if options.force:
-            with locked(task.folder):
-                for path in (
-                    result,
-                    *(task.folder / file for file in ("settings.json", "result.json", CHECKPOINT, WATCH, ANIMATION)),
-                ):
-                    path.unlink(missing_ok=True)
+        if options.force:  # whatever there is, `forget` removes it
+            continue
         found = read_result(result)
         for path, was in ((result, found), (task.folder / "settings.json", read_json(task.folder / "settings.json"))):
             if difference := differences(was, run.settings()):
@@ -837,13 +833,25 @@ def plan(options: argparse.Namespace) -> list[Task]:
     return tasks
 
 
+def forget(tasks: list[Task], results: Path) -> None:
+    """Remove what there is of the runs, once none of them is another program's."""
+    with contextlib.ExitStack() as locks:
+        for task in tasks:
+            locks.enter_context(locked(task.folder))
+        for task in tasks:
+            (results / f"{task.run.name}.json").unlink(missing_ok=True)
+            for file in ("settings.json", "result.json", CHECKPOINT, WATCH, ANIMATION):
+                (task.folder / file).unlink(missing_ok=True)
+
+
 # --- pictures -----------------------------------------------------------------------------------------------------
 
-# Those that the docs show of ST-CNN, by name: for which transforms and sets
+# Those that the docs show of ST-CNN, by name: of which transform and set
+_STILLS = [*itertools.product(("affine", "tps"), SETS), ("projective", "P")]
 SHOWN = {
-    "before_and_after.png": (("affine", "tps"), SETS),
-    "mean_images.png": (("affine", "tps"), SETS),
-    "warp.gif": (("affine",), ("R", "RTS")),
+    "before_and_after.png": _STILLS,
+    "mean_images.png": _STILLS,
+    "warp.gif": [("affine", "R"), ("affine", "RTS")],
 }
 
 
@@ -858,8 +866,8 @@ def draw(watch: viz.Watch, run: Run, error: float, folder: Path) -> None:
 def copy_pictures(runs: Path, recipe: str, pictures: Path) -> str:
     """Copy those that the docs show, of the runs that there are; one line on what was done, "" if nothing was."""
     copied = 0
-    for name, (transforms, sets) in SHOWN.items():
-        for transform, data_name in itertools.product(transforms, sets):
+    for name, cells in SHOWN.items():
+        for transform, data_name in cells:
             source = runs / f"{recipe}-ST-CNN-{transform}-{data_name}-0" / name
             if source.exists():
                 pictures.mkdir(parents=True, exist_ok=True)
@@ -915,7 +923,9 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     for run in runs:
         if difference := differences({**first, "seed": None}, {key: run[key] for key in SETTINGS} | {"seed": None}):
             raise UsageError(f"runs of {first['model']} on {first['data']} have {difference}: they make no mean")
-    errors = [run["test_error_percent"] for run in runs]
+    if len({run.get("test_images_sha256") for run in runs}) > 1:
+        raise UsageError(f"runs of {first['model']} on {first['data']} had other test images: they make no mean")
+    errors = [Decimal(str(run["test_error_percent"])) for run in runs]  # so that 0.595 is just that
     on_cpu = [run for run in runs if not any("gpu" in session for session in run["sessions"])]
     mean, paper = statistics.mean(errors), PAPER.get((first["model"], first["transform"], first["data"]))
     return {
@@ -924,16 +934,15 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "transform": first["transform"] or "",
         "set": first["data"],
         "paper": "" if paper is None else paper,
-        "mean": f"{mean:.3f}",
-        "spread": f"{statistics.stdev(errors):.3f}" if len(runs) > 1 else "",
+        "mean": f"{mean:.4f}",
+        "spread": f"{statistics.stdev(errors):.4f}" if len(runs) > 1 else "",
         "lowest": f"{min(errors):.2f}",
         "highest": f"{max(errors):.2f}",
         "seeds": len(runs),
-        "at_or_below_paper": "" if paper is None else "yes" if reached(mean, paper) else "no",
+        "at_or_below_paper": "" if paper is None else "yes" if reached(float(mean), paper) else "no",
         "parameters": first["parameters"],
         "epochs": first["epochs"],
         "on_gpu": len(runs) - len(on_cpu),
-        "minutes": f"{statistics.mean(run['wall_seconds'] for run in on_cpu) / 60:.1f}" if on_cpu else "",
         "cpu_minutes": f"{statistics.mean(run['cpu_seconds'] for run in on_cpu) / 60:.1f}" if on_cpu else "",
     }
 
@@ -947,12 +956,9 @@ def as_markdown(rows: list[dict[str, Any]], recipes: list[dict[str, Any]]) -> st
     lines = []
     for name, group in itertools.groupby(zip(rows, recipes, strict=True), key=lambda pair: pair[0]["recipe"]):
         cells, recipes_of_cells = zip(*group, strict=True)
-        lines += [f'\n## Recipe "{name}"\n', *_as_in_the_paper(cells), *_on_own_sets(cells), *_in_full(cells)]
-        lines += ["How they were trained; what is not said is off or as in the code:\n"]
-        trained: dict[str, list[str]] = {}
-        for row, recipe in zip(cells, recipes_of_cells, strict=True):
-            trained.setdefault(_numbers(recipe), []).append(f"{_network(row)} on {row['set']}")
-        lines += [f"* {', '.join(which)}: {numbers}" for numbers, which in trained.items()]
+        lines += [f'\n## Recipe "{name}"\n', *_as_in_the_paper(cells), *_with_and_without(cells), *_on_own_sets(cells)]
+        lines += _in_full(cells)
+        lines += _how_trained(cells, recipes_of_cells)
     return "\n".join(lines) + "\n"
 
 
@@ -960,11 +966,34 @@ def _as_in_the_paper(rows: Sequence[dict[str, Any]]) -> list[str]:
     rows = [row for row in rows if row["set"] in SETS]
     if not rows:
         return []
-    reached = sum(row["at_or_below_paper"] == "yes" for row in rows)
+    bold = [row["set"] for row in rows if row["at_or_below_paper"] == "yes"]
     return [
         *_by_network(rows, SETS),
         "\nThe paper's error in %, then ours: the mean over seeds ± their standard deviation (number of seeds). "
-        f"**Bold**: the mean is at or below the paper's value, as in {reached} of {len(rows)} cells.\n",
+        f"**Bold**: the mean is at or below the paper's value, as in {len(bold)} of {len(rows)} cells"
+        + (f", {bold.count('P')} of them on P, whose corners we had to calibrate.\n" if "P" in bold else ".\n"),
+    ]
+
+
+def _with_and_without(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What a transformer gains, where there are networks with one and without: the order for which the paper argues."""
+    lines = []
+    for model in ("FCN", "CNN"):
+        cells = []
+        for name in SETS:
+            without = [row for row in rows if (row["network"], row["set"]) == (model, name)]
+            means = [Decimal(row["mean"]) for row in rows if (row["network"], row["set"]) == (f"ST-{model}", name)]
+            shown = " to ".join(dict.fromkeys((_two_digits(min(means)), _two_digits(max(means))))) if means else ""
+            cells.append(f"{_two_digits(without[0]['mean'])} → {shown}" if without and means else "")
+        if any(cells):
+            lines.append(f"| {model} → ST-{model} | {' | '.join(cells)} |")
+    if not lines:
+        return []
+    return [
+        f"| error in % | {' | '.join(SETS)} |",
+        "|---|" + "---|" * len(SETS),
+        *lines,
+        "\nWithout a transformer, then with one: the least and the largest of its transforms.\n",
     ]
 
 
@@ -991,28 +1020,55 @@ def _by_network(rows: Sequence[dict[str, Any]], sets: Sequence[str]) -> list[str
 
 def _in_full(rows: Sequence[dict[str, Any]]) -> list[str]:
     columns = ("set", "paper", "mean", "spread", "lowest", "highest", "seeds", "on_gpu", "parameters", "epochs")
-    columns = (*columns, "minutes", "cpu_minutes")
+    columns = (*columns, "cpu_minutes")
     lines = [f"| network | {' | '.join(columns).replace('_', ' ')} |", "|---" * (len(columns) + 1) + "|"]
+    written = {"parameters": "{:,}".format, "mean": _two_digits, "spread": _two_digits}
     for row in rows:
-        values = (f"{row[name]:,}" if name == "parameters" else str(row[name]) or "–" for name in columns)
+        values = (written.get(name, str)(row[name]) if row[name] != "" else "–" for name in columns)
         lines.append(f"| {_network(row)} | {' | '.join(values)} |")
-    return [*lines, "\nMinutes are those of a run on the CPU, on the clock and of all its threads together.\n"]
+    return [*lines, "\nCPU minutes: processor time of a run on the CPU, of all its threads together.\n"]
+
+
+def _how_trained(rows: Sequence[dict[str, Any]], recipes: Sequence[dict[str, Any]]) -> list[str]:
+    """The numbers that most cells share, then those in which others differ."""
+    groups: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+    for row, recipe in zip(rows, recipes, strict=True):
+        groups.setdefault(json.dumps(recipe, sort_keys=True), (recipe, []))[1].append(row)
+    usual = max(groups.values(), key=lambda group: len(group[1]))[0]
+    defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
+    lines = [f"Trained with {_numbers(usual, defaults)}; what is not said is off or as in the code."]
+    others = [(_numbers(recipe, usual), cells) for recipe, cells in groups.values() if recipe is not usual]
+    if others:
+        lines += ["Other numbers:\n", *(f"* {_cells(cells)}: {numbers}" for numbers, cells in others)]
+    return lines
+
+
+def _cells(rows: Sequence[dict[str, Any]]) -> str:
+    """Such as "FCN on R, RTS; CNN on TC"."""
+    sets: dict[str, list[str]] = {}
+    for row in rows:
+        sets.setdefault(_network(row), []).append(row["set"])
+    return "; ".join(f"{network} on {', '.join(names)}" for network, names in sets.items())
 
 
 def _network(row: dict[str, Any]) -> str:
     return f"{row['network']} {row['transform']}".strip()
 
 
-def _numbers(recipe: dict[str, Any]) -> str:
-    """Those that are not the default, such as "lr 0.01, batch_size 256"."""
-    defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
-    return ", ".join(f"`{name}` {value}" for name, value in recipe.items() if value != defaults.get(name))
+def _numbers(recipe: dict[str, Any], usual: dict[str, Any]) -> str:
+    """Those that are not as usual, such as "`lr` 0.01, `batch_size` 256"."""
+    return ", ".join(f"`{name}` {value}" for name, value in recipe.items() if value != usual.get(name))
+
+
+def _two_digits(error: str | Decimal) -> str:
+    """In %: a test image is a hundredth. What lies in the middle is rounded up, not in our favour."""
+    return str(Decimal(error).quantize(Decimal("0.01"), ROUND_HALF_UP))
 
 
 def _in_short(row: dict[str, Any]) -> str:
-    mean = f"{float(row['mean']):.2f}"
+    mean = _two_digits(row["mean"])
     mean = f"**{mean}**" if row["at_or_below_paper"] == "yes" else mean
-    spread = f" ± {float(row['spread']):.2f}" if row["spread"] else ""
+    spread = f" ± {_two_digits(row['spread'])}" if row["spread"] else ""
     paper = f"{row['paper']} / " if row["paper"] != "" else ""
     return f"{paper}{mean}{spread} ({row['seeds']})"
 
@@ -1031,15 +1087,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         return convert
 
     def at_least_one(text: str) -> int:
-        if (value := int(text)) < 1:
-            raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
-        return value
+        with contextlib.suppress(ValueError):
+            if (value := int(text)) >= 1:
+                return value
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
 
     def seeds(text: str) -> list[int]:
-        values = [int(part) for part in text.split(",")]
-        if min(values) < 0:
-            raise argparse.ArgumentTypeError(f"expected seeds of at least 0, got {min(values)}")
-        return values
+        with contextlib.suppress(ValueError):
+            values = [int(part) for part in text.split(",")]
+            if min(values) >= 0:
+                return values
+        raise argparse.ArgumentTypeError(f"expected integers of at least 0, such as 0,1,2, got {text!r}")
 
     def path(text: str) -> Path:
         return Path(os.path.expanduser(text))
@@ -1116,7 +1174,7 @@ def change(text: str) -> tuple[str, Any]:
         convert = {"int": int, "float": float, "str": str, "bool": {"True": True, "False": False}.__getitem__}
         return name, convert[str(kinds[name])](value)
     except (KeyError, ValueError):
-        raise argparse.ArgumentTypeError(f"expected {name} to be of {kinds[name]}, got {value!r}") from None
+        raise argparse.ArgumentTypeError(f"expected {name} to be of type {kinds[name]}, got {value!r}") from None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -1132,6 +1190,8 @@ def main(arguments: list[str] | None = None) -> int:
             if any(task.state != "finished" for task in tasks):
                 dataset = load_digits(options.digits, options.data_dir, options.quick)  # before many runs miss it
                 print(dataset.describe())
+            if options.force:  # only now that there is something to train with
+                forget(tasks, options.results)
             code = Program(tasks, options).work()
             if options.render and any(task.state != "finished" for task in tasks):
                 print("not all runs are finished: nothing rendered", file=sys.stderr)

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,9 +159,9 @@ def test_recipes_as_they_are(table1, monkeypatch):
     monkeypatch.undo()  # the tests' own
     for name, overrides in table1.OVERRIDES.items():
         for key in overrides:
-            assert set(key) <= {*table1.MODELS, *table1.ALL_SETS}
-        for model, _, data_name in table1.PAPER:
-            recipe = table1.recipe_for(name, model, data_name, {})
+            assert set(key) <= {*table1.MODELS, *table1.TRANSFORMS, *table1.ALL_SETS}
+        for model, transform, data_name in table1.PAPER:
+            recipe = table1.recipe_for(name, model, data_name, {}, transform)
             assert recipe.optimizer in table1.OPTIMIZERS
             assert recipe.schedule in table1.SCHEDULES
             assert recipe.parameters <= 400_000
@@ -168,10 +169,11 @@ def test_recipes_as_they_are(table1, monkeypatch):
 
 def test_overrides_of_networks_and_sets(table1, monkeypatch):
     overrides = {("ST-CNN",): {"lr": 1.0}, ("R",): {"lr": 2.0, "dropout": 0.5}, ("ST-CNN", "E"): {"lr": 3.0}}
+    overrides["ST-CNN", "tps", "E"] = {"lr": 5.0}
     monkeypatch.setitem(table1.OVERRIDES, "modern", overrides)
 
-    def numbers(model, name, **changes):
-        recipe = table1.recipe_for("modern", model, name, changes)
+    def numbers(model, name, transform=None, **changes):
+        recipe = table1.recipe_for("modern", model, name, changes, transform)
         return recipe.lr, recipe.dropout
 
     lr, dropout = table1.RECIPES["modern"].lr, table1.RECIPES["modern"].dropout
@@ -179,6 +181,8 @@ def test_overrides_of_networks_and_sets(table1, monkeypatch):
     assert numbers("ST-CNN", "TC") == (1.0, dropout)
     assert numbers("ST-CNN", "R") == (2.0, 0.5)
     assert numbers("ST-CNN", "E") == (3.0, dropout)
+    assert numbers("ST-CNN", "E", "affine") == (3.0, dropout)
+    assert numbers("ST-CNN", "E", "tps") == (5.0, dropout)
     assert numbers("ST-CNN", "E", lr=4.0) == (4.0, dropout)
 
 
@@ -359,7 +363,7 @@ def test_a_run_that_another_program_has(table1, here, capsys):
         err = capsys.readouterr().err
         assert "elsewhere  modern-FCN-R-0-quick: another program is at" in err
         assert "not all runs are finished: nothing rendered" in err
-        assert here([*FCN, "--force"]) == 2
+        assert here([*FCN, "--seeds", "1,0", "--force"]) == 2
         assert "another program is at" in capsys.readouterr().err
     assert [path.name for path in Path("runs/table1/results").iterdir()] == ["modern-FCN-R-1-quick.json"]
 
@@ -379,6 +383,15 @@ def test_other_settings_are_refused(here, capsys):
     assert here([*FCN, "--budget", "3", "--set", "lr=0.5"]) == 2
     message = "modern-FCN-R-0-quick.json is of a run with epochs 2, not 3, lr 0.002, not 0.5 (and 1 more); --force"
     assert message in capsys.readouterr().err
+    assert Path("runs/table1/results/modern-FCN-R-0-quick.json").read_bytes() == before
+
+
+def test_training_anew_needs_something_to_train_with(here, capsys):
+    here(FCN)
+    before = Path("runs/table1/results/modern-FCN-R-0-quick.json").read_bytes()
+    Path("empty").mkdir()
+    assert here([*FCN, "--digits", "mnist", "--data-dir", "empty", "--force"]) == 2
+    assert "empty" in capsys.readouterr().err
     assert Path("runs/table1/results/modern-FCN-R-0-quick.json").read_bytes() == before
 
 
@@ -477,23 +490,89 @@ def test_the_tables(table1, capsys):
     assert "former" not in page
     assert "| FCN | 2.1 / **1.70** ± 0.28 (2) |  |  |  |  |" in page
     assert "| ST-CNN affine | 0.7 / 0.71 ± 0.03 (3) |  |  |  | 1.7 / **1.70** (1) |" in page
-    assert "as in 2 of 3 cells" in page
-    assert "| FCN | R | 2.1 | 1.700 | 0.283 | 1.50 | 1.90 | 2 | 0 | 399,615 | 40 | 15.0 | 15.0 |" in page
-    assert "| ST-CNN affine | R | 0.7 | 0.707 | 0.025 | 0.68 | 0.73 | 3 | 1 | 399,615 | 40 | 10.0 | 15.0 |" in page
-    assert "| ST-CNN affine | TC | 1.7 | 1.700 | – | 1.70 | 1.70 | 1 | 1 | 399,615 | 40 | – | – |" in page
-    assert "* FCN on R, ST-CNN affine on R, ST-CNN affine on TC: `epochs` " in page
+    assert "as in 2 of 3 cells.\n" in page
+    assert "| FCN | R | 2.1 | 1.70 | 0.28 | 1.50 | 1.90 | 2 | 0 | 399,615 | 40 | 15.0 |" in page
+    assert "| ST-CNN affine | R | 0.7 | 0.71 | 0.03 | 0.68 | 0.73 | 3 | 1 | 399,615 | 40 | 15.0 |" in page
+    assert "| ST-CNN affine | TC | 1.7 | 1.70 | – | 1.70 | 1.70 | 1 | 1 | 399,615 | 40 | – |" in page
+    assert "→" not in page  # no network both with a transformer and without
+    assert "Trained with `epochs` 40, `batch_size` 128, `optimizer` adamw, " in page
+    assert "Other numbers" not in page
     assert "`label_smoothing`" not in page  # which is off
 
     with open("results.csv") as file:
         rows = list(csv.DictReader(file))
     assert [(row["network"], row["set"]) for row in rows] == [("FCN", "R"), ("ST-CNN", "R"), ("ST-CNN", "TC")]
     row = rows[1]
-    assert (row["mean"], row["spread"], row["lowest"], row["highest"]) == ("0.707", "0.025", "0.68", "0.73")
+    assert (row["mean"], row["spread"], row["lowest"], row["highest"]) == ("0.7067", "0.0252", "0.68", "0.73")
     assert (row["paper"], row["at_or_below_paper"], row["seeds"], row["transform"]) == ("0.7", "no", "3", "affine")
-    assert (row["epochs"], row["minutes"], row["cpu_minutes"]) == ("40", "10.0", "15.0")
+    assert (row["epochs"], row["cpu_minutes"]) == ("40", "15.0")
 
     assert render(table1) == 0  # again: nothing changes
     assert Path("page.md").read_text() == page
+
+
+def test_a_mean_in_the_middle_is_rounded_up(table1):
+    for seed, error in enumerate([0.59, 0.60]):  # 0.595 as a float is a little less
+        write_result(table1, "ST-CNN", "tps", "RTS", seed, error)
+    render(table1)
+    assert "| ST-CNN tps |  | 0.5 / 0.60 ± 0.01 (2) |" in Path("page.md").read_text()
+
+
+def test_what_a_transformer_gains(table1):
+    for model, transform, name, error in [
+        *(("CNN", None, "R", 1.0), ("ST-CNN", "affine", "R", 0.61), ("ST-CNN", "tps", "R", 0.585)),
+        *(("CNN", None, "TC", 1.54), ("ST-CNN", "affine", "TC", 1.15)),
+        *(("CNN", None, "E", 0.87), ("ST-CNN", "affine", "P", 0.49), ("ST-FCN", "affine", "R", 0.97)),
+    ]:
+        write_result(table1, model, transform, name, 0, error)
+    render(table1)
+    page = Path("page.md").read_text()
+    assert "| CNN → ST-CNN | 1.00 → 0.59 to 0.61 |  |  |  | 1.54 → 1.15 |\n" in page
+    assert "FCN → ST-FCN" not in page
+    assert "cells, 1 of them on P, whose corners we had to calibrate.\n" in page
+
+
+def test_how_the_cells_were_trained(table1):
+    usual = table1.dataclasses.asdict(table1.RECIPES["modern"])
+    for model, name, recipe in [
+        *(("FCN", "R", usual), ("FCN", "E", usual), ("CNN", "R", usual)),
+        *(("CNN", "RTS", {**usual, "epochs": 10}), ("CNN", "TC", {**usual, "epochs": 10, "dropout": 0.0})),
+    ]:
+        write_result(table1, model, None, name, 0, 1.0, recipe=recipe)
+    render(table1)
+    page = Path("page.md").read_text()
+    assert page.count("`lr` 0.002") == 1
+    assert "* CNN on RTS: `epochs` 10\n* CNN on TC: `epochs` 10, `dropout` 0.0\n" in page
+    rows = [{"network": "CNN", "transform": "", "set": name} for name in ("R", "E")]
+    assert (
+        table1._cells([*rows, {"network": "ST-CNN", "transform": "tps", "set": "P"}]) == "CNN on R, E; ST-CNN tps on P"
+    )
+
+
+def test_the_page_in_the_docs_is_of_the_results_there(table1, monkeypatch, tmp_path):
+    """Whoever adds a result renders the page; and whoever changes a recipe trains anew."""
+    monkeypatch.undo()  # the recipes of the tests
+    monkeypatch.chdir(tmp_path)
+    docs = SCRIPT.parents[1] / "docs"
+    shutil.copytree(docs / "results" / "table1", "table1")
+    shutil.copy(docs / "distorted_mnist_results.md", "page.md")
+    assert table1.main(["--render", "--results", "table1", "--page", "page.md"]) == 0
+    assert Path("page.md").read_text() == (docs / "distorted_mnist_results.md").read_text()
+    assert Path("table1.csv").read_text() == (docs / "results" / "table1.csv").read_text()
+    for path in Path("table1").iterdir():
+        result = table1.read_result(path)
+        recipe = table1.recipe_for(result["recipe_name"], result["model"], result["data"], {}, result["transform"])
+        run = table1.Run.from_settings({name: result[name] for name in table1.SETTINGS})
+        assert table1.differences(result, table1.dataclasses.replace(run, recipe=recipe).settings()) == ""
+
+
+def test_the_command_in_the_readme_is_a_cell(table1):
+    readme = (SCRIPT.parents[1] / "README.md").read_text()
+    _, _, command = (
+        readme.partition("<!-- command: table1 -->\n```")[2].partition("```")[0].partition("reproduce_table1.py ")
+    )
+    (task,) = table1.plan(table1.parse(command.split()))
+    assert task.run.cell in table1.PAPER
 
 
 def test_a_set_that_the_paper_does_not_have(here, table1, capsys):
@@ -510,7 +589,7 @@ def test_a_set_that_the_paper_does_not_have(here, table1, capsys):
     assert render(table1) == 0
     page = Path("page.md").read_text()
     assert "| network | P5 |\n|---|---|\n| FCN | 12.25 (1) |\n" in page
-    assert "| FCN | P5 | – | 12.250 | – |" in page
+    assert "| FCN | P5 | – | 12.25 | – |" in page
     assert "| network | R | RTS | P | E | TC |" not in page
 
     write_result(table1, "FCN", None, "P", 0, 3.0)
@@ -521,7 +600,7 @@ def test_a_set_that_the_paper_does_not_have(here, table1, capsys):
     assert page.index("| FCN |  |  | 3.1") < page.index("| FCN | 12.25 (1) |") < page.index("| FCN | P5 | – |")
     with open("results.csv") as file:
         (own,) = (row for row in csv.DictReader(file) if row["set"] == "P5")
-    assert (own["paper"], own["mean"], own["at_or_below_paper"]) == ("", "12.250", "")
+    assert (own["paper"], own["mean"], own["at_or_below_paper"]) == ("", "12.2500", "")
 
 
 @pytest.mark.parametrize(
@@ -622,6 +701,9 @@ def test_tables_that_cannot_be_made(table1, capsys):
     write_result(table1, "FCN", None, "R", 1, 1.5, recipe=recipe)
     assert render(table1) == 2
     assert "runs of FCN on R have lr 0.002, not 7.0: they make no mean" in capsys.readouterr().err
+    write_result(table1, "FCN", None, "R", 1, 1.5, test_images_sha256="of other images")
+    assert render(table1) == 2
+    assert "runs of FCN on R had other test images: they make no mean" in capsys.readouterr().err
     Path("results/broken.json").write_text("{")
     assert render(table1) == 2
     assert "broken.json is no JSON" in capsys.readouterr().err
@@ -736,14 +818,14 @@ def test_numbers_of_the_recipe(table1):
         (["--model", "MLP"], "argument --model: expected some of FCN, CNN, ST-FCN, ST-CNN, got 'MLP'"),
         (["--model", "CNN", "--data", "R,X"], "argument --data: expected some of R, RTS, P, E, TC, P5, got 'X'"),
         (["--all", "--transform", "shear"], "argument --transform: expected some of affine, projective, tps"),
-        (["--all", "--seeds", "0,-1"], "argument --seeds: expected seeds of at least 0, got -1"),
-        (["--all", "--seeds", "a"], "argument --seeds"),
-        (["--all", "--jobs", "0"], "argument --jobs: expected at least 1, got 0"),
-        (["--all", "--budget", "many"], "argument --budget"),
+        (["--all", "--seeds", "0,-1"], "argument --seeds: expected integers of at least 0, such as 0,1,2, got '0,-1'"),
+        (["--all", "--seeds", "a"], "argument --seeds: expected integers of at least 0, such as 0,1,2, got 'a'"),
+        (["--all", "--jobs", "0"], "argument --jobs: expected an integer of at least 1, got '0'"),
+        (["--all", "--budget", "many"], "argument --budget: expected an integer of at least 1, got 'many'"),
         (["--all", "--set", "speed=3"], "argument --set: expected one of epochs, batch_size"),
         (["--all", "--set", "optimizer=lion"], "expected optimizer to be one of sgd, adam, adamw, got 'lion'"),
-        (["--all", "--set", "lr=fast"], "argument --set: expected lr to be of float, got 'fast'"),
-        (["--all", "--set", "batch_norm=1"], "expected batch_norm to be of bool, got '1'"),
+        (["--all", "--set", "lr=fast"], "argument --set: expected lr to be of type float, got 'fast'"),
+        (["--all", "--set", "batch_norm=1"], "expected batch_norm to be of type bool, got '1'"),
         (["--all", "--recipe", "fast"], "argument --recipe"),
     ],
 )
