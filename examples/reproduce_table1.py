@@ -144,8 +144,8 @@ RECIPES = {
     ),
 }
 # What a recipe does otherwise for some cells: the key names a model, a transform, a set, or several of them, and later
-# entries win. The modern recipe's epochs are what two cores have time for: an epoch of the dense networks takes seconds,
-# one of the plain CNN on TC takes minutes.
+# entries win. The modern recipe's epochs are what two cores have time for: an epoch of the dense networks takes
+# seconds, one of the plain CNN on TC takes minutes.
 OVERRIDES: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {
     "paper": {},
     "modern": {

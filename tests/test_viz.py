@@ -335,6 +335,12 @@ def test_contact_sheet_has_the_images_row_by_row_and_their_labels():
     assert [text.get_position() for text in figure.axes[0].texts] == [(0, 0), (4, 0), (8, 0), (0, 3), (4, 3)]
     assert "Digits\ndrawn digits" in texts(figure)
     png(figure)
+    axes = viz.contact_sheet(images[:4], "aabb", columns=2).axes[0]  # a label for each row
+    assert [(tick.get_text(), *tick.get_position()) for tick in axes.get_yticklabels()] == [
+        ("a", 0, 0.5),
+        ("b", 0, 3.5),
+    ]
+    assert len(axes.texts) == 0
     assert viz.contact_sheet(images, range(5)).axes[0].images[0].get_array().shape == (2, 19)  # one row, no wider
 
 

@@ -327,6 +327,17 @@ def test_mean_images(trained):
     assert len(viz.mean_images(trained, moments=[2]).axes) == 9
 
 
+def test_undistorted_digits_lie_on_the_canvas_of_the_distorted_ones(trained):
+    watch = make_watch()
+    watch.means = trained.means
+    images, sharpness = trained.undistorted
+    watch.undistorted = images[:, 2:-1, :-3], sharpness
+    shown = viz.mean_images(watch).axes[-1].images[0].get_array()
+    assert shown.shape == watch.distorted[0].shape[1:]
+    np.testing.assert_array_equal(shown[1:-2, 1:-2], images[-1, 2:-1, :-3] / images[:, 2:-1, :-3].max())
+    assert shown.sum() == pytest.approx(shown[1:-2, 1:-2].sum())  # black around it
+
+
 def test_warp_animation(trained, tmp_path):
     from PIL import Image
 

@@ -131,10 +131,9 @@ def picture(result: dict[str, Any]) -> Any:
     left.axvline(used, color="0.8", lw=5, zorder=0, label=f"sigma of our P: {used:g}")
     left.plot(*zip(*points, strict=True), "o-", color=ours, ms=5, label=f"our {MODEL}")
     for sigma, error in points:
-        at = {"xytext": (-7, 5), "textcoords": "offset points", "ha": "right"}
-        left.annotate(
-            f"{error:.2f}", (sigma, error), fontsize="small", bbox={"fc": "white", "ec": "none", "pad": 0.5}, **at
-        )
+        below = 0.8 * paper < error <= paper  # above it the label would lie on the line of the paper's error
+        at = {"xytext": (7, -5), "va": "top"} if below else {"xytext": (-7, 5), "ha": "right"}
+        left.annotate(f"{error:.2f}", (sigma, error), fontsize="small", textcoords="offset points", **at)
     left.set_yscale("log")
     ticks = [2, 3, 5, 10, 20]
     left.set_yticks(ticks, [str(tick) for tick in ticks])
@@ -154,6 +153,7 @@ def picture(result: dict[str, Any]) -> Any:
         bars = right.bar(at + shift, [row[key] for row in others], 0.38, color=colour, label=name)
         right.bar_label(bars, fmt="%.1f" if key == "paper_percent" else "%.2f", fontsize="small")
     right.set_xticks(at, [row["set"] for row in others])
+    right.set_ylabel("misread test digits in %")
     right.set_title("sets of which the paper says more", fontsize="medium")
     right.margins(y=0.12)
     right.legend(fontsize="small", loc="best")

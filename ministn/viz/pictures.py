@@ -431,14 +431,14 @@ def _classify(model: Any, images: np.ndarray, mean: float, std: float, batch_siz
 def contact_sheet(
     images: np.ndarray, labels: Sequence[int] | np.ndarray, title: str = "", *, data: str = "", columns: int = 16
 ) -> Figure:
-    """Images side by side, row by row, each with its label in the corner.
+    """Images side by side, row by row, each with its label in the corner; or each row, if its images share one.
 
     Parameters
     ----------
     images : uint8 array, shape (N, H, W)
         At least one.
     labels : sequence of N labels
-        What is written into the images' upper left corners; strings do, too.
+        What is written into the images' upper left corners, or left of the rows; strings do, too.
     title : str
     data : str
         Which data this is, for the title.
@@ -461,12 +461,19 @@ def contact_sheet(
     figure = _figure(inch * sheet.shape[1] + 0.1, inch * sheet.shape[0] + 0.4 + 0.2 * bool(data))
     axes = figure.subplots()
     _show(axes, sheet)
-    axes.set_axis_off()
+    axes.spines[:].set_visible(False)
     _, height, width = images.shape
-    for number, label in enumerate(labels):
-        row, column = divmod(number, columns)
-        place = column * (width + 1), row * (height + 1)
-        axes.text(*place, str(label), color=TOP_COLOUR, fontsize=6, va="top", ha="left")
+    rows = [set(labels[start : start + columns]) for start in range(0, len(labels), columns)]
+    if columns > 1 and all(len(row) == 1 for row in rows):
+        axes.set_yticks(
+            [row * (height + 1) + (height - 1) / 2 for row in range(len(rows))], [row.pop() for row in rows]
+        )
+        axes.tick_params(length=0)
+    else:
+        for number, label in enumerate(labels):
+            row, column = divmod(number, columns)
+            place = column * (width + 1), row * (height + 1)
+            axes.text(*place, str(label), color=TOP_COLOUR, fontsize=6, va="top", ha="left")
     _title(figure, title, data)
     return figure
 

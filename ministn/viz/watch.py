@@ -137,7 +137,7 @@ class Watch:
                 _append(self.means, **at, images=images, sharpness=sharpness)
 
     def _warp(self, model: Any, images: np.ndarray) -> np.ndarray:
-        """What the classifier sees: (N, H', W'), pixels from 0 to 1."""
+        """What the transformer returns: (N, H', W'), pixels from 0 to 1."""
         batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
         warped = [model.stn(_to_input(model, batch, self.mean, self.std)).numpy()[:, 0] for batch in batches]
         clipped: np.ndarray = np.clip(np.concatenate(warped) * self.std + self.mean, 0, 1)

@@ -16,14 +16,14 @@ from ministn.viz.watch import Watch
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_ROWS = ("input", "where the\nnetwork reads", "what the\nclassifier sees")
+_ROWS = ("input", "where the\nnetwork reads", "what the\ntransformer\nreturns")
 FRAME_MS, FIRST_MS, LAST_MS = 120, 1000, 3500  # how long the animation shows a frame
 
 
 def before_and_after(
     watch: Watch, digits: Sequence[int] = (2, 3, 4, 7), *, data: str = "", variants: int | None = None
 ) -> Figure:
-    """The same digits, each distorted in several ways: as they come, the sampling grid, and what the classifier sees.
+    """The same digits, each distorted in several ways: as they come, the sampling grid, what the transformer returns.
 
     Parameters
     ----------
@@ -65,7 +65,11 @@ def before_and_after(
     for block in range(blocks):
         for axes, label in zip(cells[4 * block : 4 * block + 3, 0], _ROWS, strict=True):
             axes.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=8)
-    _note(figure, "Orange: the edge that becomes the top of the warped digit. Dotted: the edge of the input.")
+    _note(
+        figure,
+        "Orange: the edge that becomes the top of the warped digit. Dotted: the edge of the input.\n"
+        "Grids that reach far beyond it are cut.",
+    )
     _title(figure, "The same digit, distorted in many ways: what the transformer makes of it", data)
     return figure
 
@@ -89,7 +93,8 @@ def mean_images(watch: Watch, *, data: str = "", moments: Sequence[int] | None =
     rows = [("as they come", *watch.distorted)]
     rows += [(f"after\n{_after(means['epoch'][i])}", means["images"][i], means["sharpness"][i]) for i in chosen]
     if watch.undistorted is not None:
-        rows.append(("never\ndistorted", *watch.undistorted))
+        images, sharpness = watch.undistorted
+        rows.append(("never\ndistorted", _on_canvas(images, watch.distorted[0].shape[1:]), sharpness))
     count = len(rows[0][1])
     figure = _figure(0.75 * count + 2.2, 0.75 * len(rows) + 1.1)
     axes = figure.subplots(len(rows), count, squeeze=False)
@@ -118,7 +123,7 @@ def warp_animation(
     data: str = "",
     variant: int = 0,
 ) -> None:
-    """Write an animated GIF: the sampling grids over the digits, and what the classifier sees, while it learns.
+    """Write an animated GIF: the sampling grids over the digits, and what the transformer returns, while it learns.
 
     A frame for each moment of the watch; the first and the last one stay longer, and then it begins again.
 
@@ -211,6 +216,12 @@ def _index(watch: Watch, digit: int) -> int:
     if len(found) == 0:
         raise ValueError(f"expected digits from {sorted(set(watch.labels.tolist()))}, which are watched, got {digit}")
     return int(found[0])
+
+
+def _on_canvas(images: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Images (N, H, W) in the middle of a canvas no smaller than they, so that digits look as large as on that."""
+    margins = [(canvas - side) for canvas, side in zip(size, images.shape[1:], strict=True)]
+    return np.pad(images, [(0, 0), *((margin // 2, margin - margin // 2) for margin in margins)])
 
 
 def _limits(lines: np.ndarray, size: tuple[int, ...]) -> tuple[tuple[float, float], tuple[float, float]]:
