@@ -259,13 +259,15 @@ def test_growth(tmp_path):
 def test_distortions(tmp_path, capsys):
     import distortions
 
-    distortions.main([*QUICK, "--only", "TC", "--model", "FCN", "--batch-size", "100", "--folder", str(tmp_path)])
+    distortions.main([*QUICK, "--only", "FCN affine on TC", "--folder", str(tmp_path)])
     content = json.loads((tmp_path / "distortions.json").read_text())
-    (row,) = content["results"]
-    assert (row["set"], row["model"], row["batch_size"], row["threads"]) == ("TC", "FCN", 100, 1)
+    (row,), (made,) = content["cells"], content["sets"]
+    assert (row["model"], row["transform"], row["set"], row["threads"]) == ("ST-FCN", "affine", "TC", 1)
     assert row["share"] == pytest.approx(row["batch_seconds"] / (row["batch_seconds"] + row["step_seconds"]))
+    steps = 60_000 // 128 * (row["batch_seconds"] + row["step_seconds"])
+    assert row["minutes"] == pytest.approx(row["epochs"] * (steps + row["test_seconds"]) / 60)
     assert {"processor", "python", "numpy", "numba", "ministn", "load_before"} <= content["environment"].keys()
-    assert f"| {row['distorted_images_per_second']:,.0f} " in capsys.readouterr().out
+    assert f"| {made['images_per_second']:,.0f} " in capsys.readouterr().out
 
 
 def test_calibrate_projection(tmp_path, capsys):
