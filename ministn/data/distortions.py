@@ -115,7 +115,7 @@ class Rotated(Distortion):
     degrees : (float, float)
         The angle is drawn evenly from this range; a positive one turns clockwise on the screen. -90 to 90 in the paper.
     canvas : int
-        28 in the paper.
+        28; the paper does not say.
 
     Notes
     -----
@@ -188,7 +188,7 @@ class Projected(Distortion):
     Parameters
     ----------
     scale : (float, float)
-        The factor is drawn evenly from this range. 0.75 to 1 in the paper.
+        The factor is drawn evenly from this range; as a re-implementation has it.
     sigma : float
         Standard deviation of each coordinate of a corner, in pixels.
     least_stretch : float
@@ -262,12 +262,12 @@ class ElasticallyDistorted(Distortion):
     Parameters
     ----------
     scale : (float, float)
-        The factor is drawn evenly from this range. 0.75 to 1 in the paper.
+        The factor is drawn evenly from this range; as a re-implementation has it.
     sigma : float
         Standard deviation of each coordinate of a control point, in pixels. 1.5 in the paper.
     points : int
-        Control points on a side of their regular grid, which reaches to the outer edges of the canvas: 4, 16 in all, in
-        the paper.
+        Control points on a side of their regular grid, which reaches to the outer edges of the canvas: 4, 16 in all,
+        as a re-implementation has it.
     canvas : int
         28; the paper does not say, but compares E with R.
 
