@@ -29,7 +29,7 @@ at (S - 1)/2.
 
 P5 is P with corners that move further, as notes on the paper have it; why it is not P itself, `Projected` says.
 
-The ranges of R and RTS are the paper's, as far as notes on its appendix agree; of the rest it says only a part. Where
+The ranges of R and RTS and E's 1.5 pixels are the paper's, as far as notes on its appendix agree; of the rest it says only a part. Where
 it is silent, each class says what it does, and why.
 
 References
@@ -40,6 +40,7 @@ M. Jaderberg, K. Simonyan, A. Zisserman, K. Kavukcuoglu (2015), Spatial Transfor
 from __future__ import annotations
 
 import functools
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,8 +103,11 @@ class Distortion:
         expected = [(len(images), *array.shape[1:]) for array in none]
         if (got := [np.shape(array) for array in drawn]) != expected:
             raise ValueError(f"{name}.distort: expected arrays of shapes {expected}, as draw returns them, got {got}")
-        dtypes = [array.dtype for array in none]
-        return images, tuple(np.asarray(a).astype(t, casting="same_kind") for a, t in zip(drawn, dtypes, strict=True))
+        arrays, dtypes = [np.asarray(array) for array in drawn], [array.dtype for array in none]
+        for array, dtype in zip(arrays, dtypes, strict=True):
+            if not np.can_cast(array.dtype, dtype, "same_kind"):
+                raise TypeError(f"{name}.distort: expected arrays of {dtypes}, as draw returns them, got {array.dtype}")
+        return images, tuple(array.astype(dtype) for array, dtype in zip(arrays, dtypes, strict=True))
 
 
 @dataclass(frozen=True)
@@ -607,8 +611,8 @@ def _check_range(distortion: Any, name: str, positive: bool = False) -> None:
 
 
 def _check_sigma(distortion: Any) -> None:
-    if not 0 <= distortion.sigma < np.inf:
-        raise ValueError(f"{type(distortion).__name__}: expected a finite sigma >= 0, got {distortion.sigma}")
+    if not (isinstance(distortion.sigma, numbers.Real) and 0 <= float(distortion.sigma) < np.inf):
+        raise ValueError(f"{type(distortion).__name__}: expected a finite sigma >= 0, got {distortion.sigma!r}")
 
 
 def _check_integer(distortion: Any, name: str, minimum: int) -> None:

@@ -36,6 +36,7 @@ from collections.abc import Callable
 from ministn import functional as F
 from ministn import nn
 from ministn.autodiff import Tensor
+from ministn.kernels._checks import integer
 
 MODELS = ("FCN", "CNN", "ST-FCN", "ST-CNN")
 _CLASSES = 10
@@ -109,14 +110,15 @@ def table1_model(
         raise ValueError(f"table1_model: {model} has no transformer, but got the output_size {output_size} for one")
     sizes = {
         "canvas": canvas,
+        "parameters": parameters,
         "width_multiple": width_multiple,
         "output_size": output_size,
         "downsample": downsample,
         "first_filters": first_filters,
     }
     for name, value in sizes.items():
-        if value is not None and value < 1:
-            raise ValueError(f"table1_model: expected {name} to be at least 1, got {value}")
+        if value is not None:
+            integer("table1_model", name, value, 1)
 
     if downsample is None:
         downsample = 2 if has_transformer and canvas > 28 else 1
@@ -139,7 +141,10 @@ def table1_model(
     count, build = (_count_dense, _dense) if dense else (_count_convolutional, _convolutional)
     width = _largest(lambda width: count(size, widths(width), batch_norm) <= left, width_multiple)
     if not width:
-        raise ValueError(f"table1_model: {parameters} parameters are too few for {model} of width {width_multiple}")
+        least = parameters - left + count(size, widths(width_multiple), batch_norm)
+        raise ValueError(
+            f"table1_model: expected at least {least} parameters for width {width_multiple}, got {parameters}"
+        )
     layers = build(size, widths(width), batch_norm, dropout)
     if transformer is None:
         return DistortedMnistClassifier(layers, canvas, downsample, width)
@@ -191,7 +196,7 @@ class DistortedMnistSTN(DistortedMnistClassifier):
     classifier, canvas, downsample, width
         As in `DistortedMnistClassifier`.
     transformer : SpatialTransformer
-        Images (N, 1, canvas, canvas) to the same shape.
+        Images (N, 1, canvas, canvas) to (N, 1, output_size, output_size).
     """
 
     def __init__(
@@ -206,7 +211,7 @@ class DistortedMnistSTN(DistortedMnistClassifier):
         return self.transformer.theta(x)
 
     def stn(self, x: Tensor) -> Tensor:
-        """The warped images, before they are averaged: (N, 1, canvas, canvas) to the same shape."""
+        """The warped images, before they are averaged: (N, 1, canvas, canvas) to (N, 1, output_size, output_size)."""
         self._check(x)
         return self.transformer(x)
 
@@ -277,7 +282,9 @@ def _convolved_size(size: int) -> int:
     """The side of an image after both convolutions and poolings."""
     last = ((size - 8) // 2 - 6) // 2
     if last < 1:
-        raise ValueError(f"table1_model: {size} x {size} pixels are too few for the convolutions of 9 x 9 and 7 x 7")
+        raise ValueError(
+            f"table1_model: expected at least 24 x 24 pixels for convolutions of 9 x 9 and 7 x 7, got {size} x {size}"
+        )
     return last
 
 
@@ -301,7 +308,9 @@ def _convolutional_localisation(canvas: int, transform: str, batch_norm: bool) -
     """It looks at the image at half its size."""
     last = (canvas // 2 - 4) // 2 - 4
     if last < 1:
-        raise ValueError(f"table1_model: {canvas} x {canvas} pixels are too few for the localisation network")
+        raise ValueError(
+            f"table1_model: expected a canvas of at least 28 x 28 for the localisation network, got {canvas} x {canvas}"
+        )
     return nn.Sequential(
         nn.AvgPool2d(2),
         nn.Conv2d(1, 20, kernel_size=5),

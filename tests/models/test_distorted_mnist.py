@@ -158,11 +158,11 @@ def test_the_parameters_split_in_two():
         (("ST-CNN",), "ST-CNN needs a transform, such as 'affine'"),
         (("CNN", "affine"), "CNN has no transformer, but got the transform 'affine' for one"),
         (("ST-CNN", "shear"), "'shear'"),
-        (("CNN", None, 20), "20 x 20 pixels are too few for the convolutions"),
-        (("ST-CNN", "affine", 26), "26 x 26 pixels are too few for the localisation network"),
+        (("CNN", None, 20), "expected at least 24 x 24 pixels for convolutions of 9 x 9 and 7 x 7, got 20 x 20"),
+        (("ST-CNN", "affine", 26), "expected a canvas of at least 28 x 28 for the localisation network, got 26 x 26"),
         (("CNN", None, 0), "expected canvas to be at least 1, got 0"),
-        (("FCN", None, 28, 700), "700 parameters are too few for FCN of width 1"),
-        (("ST-FCN", "affine", 60, 110_000), "110000 parameters are too few for ST-FCN of width 1"),
+        (("FCN", None, 28, 700), "expected at least 807 parameters for width 1, got 700"),
+        (("ST-FCN", "affine", 60, 110_000), "expected at least 117409 parameters for width 1, got 110000"),
     ],
 )
 def test_what_cannot_be_built(arguments, message):
