@@ -29,8 +29,8 @@ at (S - 1)/2.
 
 P5 is P with corners that move further, as notes on the paper have it; why it is not P itself, `Projected` says.
 
-The ranges of R and RTS and E's 1.5 pixels are the paper's, as far as notes on its appendix agree; of the rest it says only a part. Where
-it is silent, each class says what it does, and why.
+The ranges of R and RTS and E's 1.5 pixels are the paper's, as far as notes on its appendix agree; of the rest it says
+only a part. Where it is silent, each class says what it does, and why.
 
 References
 ----------
