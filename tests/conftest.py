@@ -47,7 +47,7 @@ def real_mnist(mnist_folder: Path) -> ImageDataset:
 
 @pytest.fixture(autouse=True)
 def same_weights_in_every_run() -> None:
-    """Where a test gives no seed of its own: a bound that holds for these weights does not fail for others by chance."""
+    """Where a test gives no seed of its own: a bound that holds for these weights fails for no others by chance."""
     ministn.manual_seed(0)
 
 
