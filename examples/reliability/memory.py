@@ -35,7 +35,7 @@ EXAMPLES = Path(__file__).parents[1]
 
 def memory_now() -> float:
     """Memory of this process, swapped or not, in MB; without pages of files, which come and go with other programs."""
-    status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return sum(int(status[name].split()[0]) for name in ("RssAnon", "VmSwap")) * 1024 / 1e6  # they are in KiB
 
 
