@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import time
 
 import numpy as np
 import pytest
@@ -15,8 +14,25 @@ from side_by_side import MINISTN, PYTORCH, Case, Result, Sketch, Spread, Worker,
 # --- toy work, prepared in the workers ----------------------------------------------------------------------------
 
 
+class Clock:
+    """Time that passes only where somebody sleeps, in place of the module `time`."""
+
+    now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+    def process_time(self):
+        return 0.0
+
+
 def sleeping(seconds):
-    return lambda: time.sleep(seconds)
+    """For workers, whose clock it replaces."""
+    side_by_side.time = clock = Clock()
+    return lambda: clock.sleep(seconds)
 
 
 def adding(number):
@@ -126,16 +142,14 @@ def test_worker_tells_what_went_wrong():
 def test_race_of_two_sleepers():
     sides = {MINISTN: functools.partial(sleeping, 0.005), PYTORCH: functools.partial(sleeping, 0.05)}
     (result,) = side_by_side.race([Case("sleep", sides)], [1], rounds=4, turn=0.01)
-    assert len(result.seconds[MINISTN]) == len(result.seconds[PYTORCH]) == 4
-    assert min(result.seconds[MINISTN]) >= 0.005
-    assert min(result.seconds[PYTORCH]) >= 0.05
-    assert 2 < result.ratio().median <= 11  # ten, or less on a busy machine, where both sleep some ms longer
+    assert result.seconds == {MINISTN: pytest.approx([0.005] * 4), PYTORCH: pytest.approx([0.05] * 4)}
+    assert result.ratio().median == pytest.approx(10)
 
 
 def test_long_calls_have_fewer_turns():
     sides = {"a": functools.partial(sleeping, 0.03)}
     (result,) = side_by_side.race([Case("sleep", sides)], [1], rounds=12, turn=0.001)
-    assert len(result.seconds["a"]) == 4
+    assert result.seconds["a"] == pytest.approx([0.03] * 4)
 
 
 def test_race_refuses_different_work():
@@ -146,15 +160,16 @@ def test_race_refuses_different_work():
         side_by_side.race([Case("other", sides)], [1], rounds=1, turn=0.001)
 
 
-def test_a_turn_makes_enough_calls():
-    calls = []
-    assert side_by_side.prepare(lambda: lambda: calls.append(time.sleep(0.01))) == []
+def test_a_turn_makes_enough_calls(monkeypatch):
+    calls, clock = [], Clock()
+    monkeypatch.setattr(side_by_side, "time", clock)
+    assert side_by_side.prepare(lambda: lambda: calls.append(clock.sleep(0.01))) == []
     assert len(calls) == 1
     side_by_side.repeat(3)
     assert len(calls) == 4
-    assert side_by_side.take_turn(0.005, calls=3) >= 0.01
+    assert side_by_side.take_turn(0.005, calls=3) == pytest.approx(0.01)
     assert len(calls) == 4 + 1 + 3  # one to warm up
-    assert side_by_side.take_turn(0.001, calls=3) >= 0.01
+    assert side_by_side.take_turn(0.0009, calls=3) == pytest.approx(0.01)
     assert len(calls) == 8 + 1 + 1  # one call is more than ten such turns
     side_by_side.prepare(lambda: lambda: None)  # forgets the list
 
@@ -195,7 +210,8 @@ def test_kernels(tmp_path, capsys):
     for row in rows:
         seconds = row["times"][MINISTN]["median_ms"] / 1e3
         assert row["gflops"][MINISTN] == pytest.approx(row["flop"] / seconds / 1e9)
-        assert 0 < row["gflops"][MINISTN] < 1.5 * content["setting"]["fma_peak_gflops"]["1"]
+        # The peak may have been measured when others had half of the processor, and the kernel when they had not.
+        assert 0 < row["gflops"][MINISTN] < 4 * content["setting"]["fma_peak_gflops"]["1"]
     out = capsys.readouterr().out
     assert "| conv 8->10 k5 on 11x11, d weight, bias" in out
     assert content["setting"]["processor"] in out

@@ -95,7 +95,7 @@ def test_outcomes(project, tmp_path):
     mutations.copy_working_tree(copy)
     assert sorted(path.name for path in copy.iterdir()) == [".gitignore", "module.py", "pytest.ini", "test_module.py"]
 
-    def outcome(line, after, seconds=60):
+    def outcome(line, after, seconds=300):
         everything, _ = mutations.chosen("module.py", each=1000, seed=0)
         (mutant,) = [mutant for mutant in everything if (mutant.line, mutant.after) == (line, after)]
         found = mutations.try_out(copy, mutant, seconds)

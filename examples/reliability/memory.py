@@ -15,7 +15,6 @@ import argparse
 import gc
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -34,10 +33,10 @@ BATCH = 64
 EXAMPLES = Path(__file__).parents[1]
 
 
-def resident() -> float:
-    """Memory of this process now, in MB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 1e6
+def memory_now() -> float:
+    """Memory of this process, swapped or not, in MB; without pages of files, which come and go with other programs."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return sum(int(status[name].split()[0]) for name in ("RssAnon", "VmSwap")) * 1024 / 1e6  # they are in KiB
 
 
 def growth(steps: int, every: int = 100) -> dict[str, Any]:
@@ -46,7 +45,7 @@ def growth(steps: int, every: int = 100) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``"megabytes"``: resident memory every so many steps; ``"objects"``: how many objects the collector knows then.
+        ``"megabytes"``: `memory_now` every so many steps; ``"objects"``: how many objects the collector knows then.
     """
     ministn.manual_seed(0)
     random = np.random.default_rng(0)
@@ -65,7 +64,7 @@ def growth(steps: int, every: int = 100) -> dict[str, Any]:
                 optimizer.step()
                 step += 1
                 if step % every == 0:
-                    megabytes.append(round(resident(), 1))
+                    megabytes.append(round(memory_now(), 1))
                     objects.append(len(gc.get_objects()))
                 if step == steps:
                     break

@@ -373,7 +373,7 @@ def test_reflection_of_a_far_point(name):
     assert output.item() == pytest.approx(15)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(
     st.sampled_from(MODES),
     st.sampled_from(PADDINGS),

@@ -83,7 +83,7 @@ def test_equals_torch(name, geometry, dtype):
 
 
 @pytest.mark.parametrize("name", KERNELS)
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(
     size=st.tuples(st.integers(1, 15), st.integers(1, 15)),
     kernel=st.tuples(st.integers(1, 6), st.integers(1, 6)),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import ministn
 from ministn import Tensor, nn
 
 torch = pytest.importorskip("torch")
@@ -156,6 +157,8 @@ def test_coord_conv_is_a_convolution_of_image_and_coordinates(height, width, rad
 
 @pytest.mark.parametrize("name", ["kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_"])
 def test_initialisers_have_pytorchs_scale(name):
+    ministn.manual_seed(0)
+    torch.manual_seed(0)
     ours = getattr(nn.init, name)(Tensor(np.empty((60, 50, 3, 5)))).numpy()
     theirs = getattr(torch.nn.init, name)(torch.empty(60, 50, 3, 5)).numpy()
     # Two deviations of 45000 draws each differ by about 1 / sqrt(n) = 0.5 %: four of these.
