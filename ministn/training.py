@@ -321,6 +321,7 @@ class Trainer:
 
     def _complete_epoch(self) -> None:
         train = self.read_metrics()
+        self.test_loader.epoch = self.epoch  # after a resume too, where its batches are drawn anew in every epoch
         with self.average.applied() if self.average is not None else contextlib.nullcontext():
             test = evaluate(self.model, self.test_loader)
         self._check_finite(test.loss, "the evaluation")
