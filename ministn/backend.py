@@ -12,6 +12,7 @@ import functools
 import importlib
 import sys
 from collections.abc import Iterator
+from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +22,7 @@ Array = Any  # numpy.ndarray or cupy.ndarray
 
 DEVICES = ("cpu", "gpu")
 
-_cpu_kernels = "cpu"
+_cpu_kernels = ContextVar("_cpu_kernels", default="cpu")  # each thread has its own
 _deterministic = False
 
 
@@ -169,7 +170,7 @@ def implementation(family: str, array: Array) -> ModuleType:
     array : numpy.ndarray or cupy.ndarray
         The array the kernel will read; its type decides.
     """
-    return _load(family, _cpu_kernels if type(array) is np.ndarray or device_of(array) == "cpu" else "cuda")
+    return _load(family, _cpu_kernels.get() if type(array) is np.ndarray or device_of(array) == "cpu" else "cuda")
 
 
 @functools.cache
@@ -181,17 +182,18 @@ def _load(family: str, name: str) -> ModuleType:
 def use_kernels(name: str) -> Iterator[None]:
     """Within the block, NumPy arrays are served by ``"reference"`` (NumPy equations) or ``"cpu"`` (Numba loops).
 
+    It holds for the thread that is in the block; one that is started there begins with the Numba loops.
+
     >>> with use_kernels("reference"):
     ...     y = model(x)  # doctest: +SKIP
     """
-    global _cpu_kernels
     if name not in ("reference", "cpu"):
         raise ValueError(f"use_kernels: expected 'reference' or 'cpu', got {name!r}")
-    before, _cpu_kernels = _cpu_kernels, name
+    token = _cpu_kernels.set(name)
     try:
         yield
     finally:
-        _cpu_kernels = before
+        _cpu_kernels.reset(token)
 
 
 def set_num_threads(count: int) -> None:

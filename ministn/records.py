@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import re
+import secrets
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -72,16 +73,11 @@ def save_checkpoint(path: str | Path, trainer: Trainer, **extra: Any) -> None:
     Raises
     ------
     NonFiniteLossError
-        If a loss on the GPU turns out to be NaN or infinite, or a weight is: a step may have spoilt it from a finite
-        loss. Nothing is written then, and the file is what it was.
+        If a loss on the GPU turns out to be NaN or infinite, or a number of the model, the optimiser or the average is:
+        a step may have spoilt it from a finite loss. Nothing is written then, and the file is what it was.
     """
     metrics = trainer.read_metrics()  # before the weights: what comes of a loss that is not finite is not worth saving
     arrays = {f"model.{name}": tensor.numpy() for name, tensor in trainer.model.state_dict().items()}
-    spoilt = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
-    if spoilt:
-        raise NonFiniteLossError(
-            f"{path}: not written, since {spoilt[0]} is not finite; what was there before still is"
-        )
     optimizer = trainer.optimizer.state_dict()
     numbers: dict[int, dict[str, Any]] = {}
     for index, slots in optimizer["state"].items():
@@ -93,6 +89,11 @@ def save_checkpoint(path: str | Path, trainer: Trainer, **extra: Any) -> None:
     average = None if trainer.average is None else trainer.average.state_dict()
     if average is not None:
         arrays |= {f"average.{name}": array for name, array in average["weights"].items()}
+    spoilt = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    if spoilt:
+        raise NonFiniteLossError(
+            f"{path}: not written, since {spoilt[0]} is not finite; what was there before still is"
+        )
     info = {
         "made_with": _made_with(trainer),
         "optimizer_groups": optimizer["param_groups"],
@@ -124,6 +125,14 @@ class Checkpoint:
         extra: dict[str, Any] = self.info["extra"]
         return extra
 
+    def load_weights(self, model: Any) -> None:
+        """The weights alone, into `model`, a Module; CheckpointError if they do not fit it, which is left as it was."""
+        with _checkpoint_errors(self.path):
+            model.load_state_dict(self._part("model."))
+
+    def _part(self, prefix: str) -> dict[str, np.ndarray]:
+        return {key.removeprefix(prefix): array for key, array in self.arrays.items() if key.startswith(prefix)}
+
     def restore(self, trainer: Trainer) -> None:
         """Bring `trainer`, built like the saved one, to where that one was; the random state too.
 
@@ -135,7 +144,7 @@ class Checkpoint:
         """
         info = self.info
         with _checkpoint_errors(self.path):
-            averages = {key.removeprefix("average."): a for key, a in self.arrays.items() if key.startswith("average.")}
+            averages = self._part("average.")
             if bool(averages) != (trainer.average is not None):
                 raise ValueError(f"made {'with' if averages else 'without'} an average of the weights")
             _check_made_with(info["made_with"], trainer)
@@ -155,9 +164,8 @@ class Checkpoint:
                 if key.startswith("optimizer."):
                     _, index, name = key.split(".", 2)
                     slots.setdefault(int(index), {})[name] = array
-            weights = {key.removeprefix("model."): a for key, a in self.arrays.items() if key.startswith("model.")}
             with _all_or_nothing(trainer):
-                trainer.model.load_state_dict(weights)
+                trainer.model.load_state_dict(self._part("model."))
                 trainer.optimizer.load_state_dict({"state": slots, "param_groups": info["optimizer_groups"]})
                 if trainer.schedule is not None:
                     trainer.schedule.load_state_dict(info["schedule_state"])
@@ -224,9 +232,10 @@ def load_weights(path: str | Path, model: Any) -> None:
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Write a file so that, whatever happens, `path` holds either what it held before or all of `content`."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # of this call alone: threads have one number of a process, and so may processes on two machines with one disk
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())  # else a power cut could leave the new name with no content
@@ -264,7 +273,7 @@ def locked(folder: str | Path) -> Iterator[None]:
             except BlockingIOError:
                 raise BusyError(f"another program is at {folder}") from None
         for path in folder.glob(".*.part"):
-            if re.fullmatch(r"\..+\.\d+\.part", path.name):
+            if re.fullmatch(r"\..+\.\d+(\.[0-9a-f]{8})?\.part", path.name):
                 path.unlink(missing_ok=True)
         yield
 
@@ -346,6 +355,8 @@ def _made_with(trainer: Trainer) -> dict[str, Any]:
         # which images come in which batch, and how they look
         "number of images": len(loader.images),
         "labels (hash)": hashlib.sha256(loader.labels.tobytes()).hexdigest()[:12],
+        "training set (hash)": getattr(loader, "fingerprint", None),
+        "test set (hash)": getattr(trainer.test_loader, "fingerprint", None),
         "batch_size": loader.batch_size,
         "shuffle": bool(loader.shuffle),
         "seed": loader.seed,
@@ -360,7 +371,7 @@ def _made_with(trainer: Trainer) -> dict[str, Any]:
 
 
 # What checkpoints did not hold at first: of an older one it is not known.
-_ADDED = ("augmentation", "network", "loss", "decay of the average")
+_ADDED = ("training set (hash)", "test set (hash)", "augmentation", "network", "loss", "decay of the average")
 
 
 def _check_made_with(made_with: dict[str, Any], trainer: Trainer) -> None:

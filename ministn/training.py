@@ -93,7 +93,11 @@ class Metrics:
             self._unread = _Unread(loss.data)
         elif self._unread.full():
             self.read()
-        self._unread.add(log_probabilities.data, labels, loss.data)
+        table = log_probabilities.data
+        if labels.ndim != 1:  # boxes: labels that no class has
+            xp = array_module(table)
+            table, labels = table.reshape(len(table), -1), xp.full(len(labels), -1, np.int64)
+        self._unread.add(table, labels, loss.data)
 
     def read(self) -> list[float]:
         """Fetch what is still on the GPU, after waiting for it; the losses of the batches that this adds, in order."""
@@ -317,6 +321,7 @@ class Trainer:
 
     def _complete_epoch(self) -> None:
         train = self.read_metrics()
+        self.test_loader.epoch = self.epoch  # after a resume too, where its batches are drawn anew in every epoch
         with self.average.applied() if self.average is not None else contextlib.nullcontext():
             test = evaluate(self.model, self.test_loader)
         self._check_finite(test.loss, "the evaluation")

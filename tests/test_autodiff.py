@@ -57,6 +57,24 @@ def test_unsupported_data(data):
         Tensor(data)
 
 
+def test_other_kinds_of_numpy_arrays_are_plain_ones():
+    """A np.matrix would multiply as matrices do."""
+    matrix = np.array([[1.0, 2.0], [3.0, 4.0]]).view(np.matrix)
+    x = Tensor(matrix, requires_grad=True)
+    assert type(x.data) is np.ndarray
+    assert np.shares_memory(x.data, matrix)
+    y = x * x
+    np.testing.assert_array_equal(y.data, [[1, 4], [9, 16]])
+    y.backward(matrix)
+    np.testing.assert_array_equal(x.grad.data, [[2, 8], [18, 32]])
+    assert type(x.grad.data) is np.ndarray
+
+
+def test_a_mask_is_not_dropped_silently():
+    with pytest.raises(TypeError, match="Tensor: expected an array without a mask, got a MaskedArray"):
+        Tensor(np.ma.masked_equal([1.0, -1.0], -1.0))
+
+
 def test_integers_have_no_gradient():
     with pytest.raises(TypeError, match="only floating-point data can require a gradient, got int64"):
         Tensor([1, 2], requires_grad=True)
@@ -375,8 +393,10 @@ def test_mixed_devices_are_an_error(monkeypatch):
     monkeypatch.setattr(
         "ministn.autodiff.function.device_of", lambda array: "gpu" if isinstance(array, DeviceArray) else "cpu"
     )
+    other = Tensor(np.zeros(2))
+    other.data = other.data.view(DeviceArray)
     with pytest.raises(TypeError, match="Add: expected inputs on one device, got cpu and gpu"):
-        Tensor(np.zeros(2)) + Tensor(np.zeros(2).view(DeviceArray))
+        Tensor(np.zeros(2)) + other
 
 
 def test_inputs_must_be_tensors():
@@ -504,6 +524,15 @@ def test_a_scalar_is_a_number():
     assert not bool(Tensor([0.0]))
     with pytest.raises(ValueError, match="ambiguous"):
         bool(Tensor([1.0, 2.0]))
+
+
+def test_going_through_a_tensor():
+    x = Tensor([[1.0, 2.0], [3.0, 4.0]])
+    np.testing.assert_array_equal(sum(x).data, [4, 6])
+    assert [row.shape for row in x] == [(2,), (2,)]
+    for what in (len, iter, sum):
+        with pytest.raises(TypeError, match="expected a tensor with an axis to count or iterate along, got one"):
+            what(Tensor(3.0))
 
 
 def test_numpy_reads_a_tensor():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import ministn
 from ministn import backend, nn, optim
 from ministn.autodiff import Tensor
+from ministn.kernels import _cuda
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +119,39 @@ def test_kernels_are_deterministic_on_request():
     assert backend.deterministic() is True
     ministn.use_deterministic_kernels(False)
     assert backend.deterministic() is False
+
+
+def choices() -> tuple[str, bool, bool]:
+    """Which kernels are chosen here, whether they must be recordable, and whether work is done at once."""
+    done = []
+    _cuda.before_each_run(lambda: done.append(True))
+    module = backend.implementation("ministn.ops.elementwise", np.zeros(1))
+    return module.__name__.rpartition(".")[-1], _cuda.must_be_recordable(), done == [True]
+
+
+def test_blocks_of_threads_that_overlap():
+    """This thread enters first and leaves first: neither may find, or leave behind, what the other one chose."""
+    usual, chosen = ("cpu", False, True), ("reference", True, False)
+    entered, left, seen = threading.Event(), threading.Event(), []
+
+    def other():
+        seen.append(choices())
+        with ministn.use_kernels("reference"), _cuda.recording():
+            entered.set()
+            left.wait(20)
+            seen.append(choices())
+        seen.append(choices())
+
+    thread = threading.Thread(target=other)
+    with ministn.use_kernels("reference"), _cuda.recording():
+        thread.start()
+        entered.wait(20)
+        assert choices() == chosen
+    assert choices() == usual
+    left.set()
+    thread.join()
+    assert seen == [usual, chosen, usual]
+    assert choices() == usual
 
 
 def test_a_module_on_the_cpu_keeps_its_arrays():

@@ -133,6 +133,22 @@ def test_optimiser_steps(served_by, name, layout, grad_layout, dtype):
     np.testing.assert_allclose(moved, expected, rtol=1e-5 if dtype == np.float32 else 1e-12)
 
 
+@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("shape", [(64,), (2, 3)], ids=str)
+def test_steps_with_an_array_of_another_shape_are_refused(name, shape):
+    w, other = np.zeros(5 if shape == (64,) else (3, 2)), np.ones(shape)
+    with kernels(name):
+        for step in (
+            lambda: loops().add_scaled_(w, 1.0, other),
+            lambda: loops().scale_and_add_(w, 1.0, other),
+            lambda: loops().adam_(w, w.copy(), w.copy(), other, 0.9, 0.9, 0.1, 1.0, 1.0),
+            lambda: loops().adam_(w, w.copy(), other, w.copy(), 0.9, 0.9, 0.1, 1.0, 1.0),
+        ):
+            with pytest.raises(ValueError, match="broadcast"):
+                step()
+    assert not w.any()
+
+
 # --- random masks -----------------------------------------------------------------------------------------------------
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import http.client
 import importlib.util
 import json
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -233,6 +236,28 @@ def test_a_run_of_train_mnist(digits, run_of_train_mnist):
     assert np.abs(pixels(answer["output"]) - brightness).max() < 0.51
 
 
+def test_a_run_that_was_stopped_within_an_epoch(tmp_path, run_of_train_mnist):
+    """Weights and accuracy are the checkpoint's, whatever the other files of the run are of."""
+    folder = shutil.copytree(run_of_train_mnist[0], tmp_path / "run")
+    (folder / "model.safetensors").unlink()
+    description = read_run(folder).description
+    assert description.endswith(" % of the test digits after epoch 1")
+    path = folder / "checkpoint.safetensors"
+    checkpoint = records.read_checkpoint(path)
+    weight = next(name for name in checkpoint.arrays if name.startswith("model."))
+    checkpoint.arrays[weight].fill(0.5)
+    checkpoint.info["step"] = 2
+    metadata = {"format": records.CHECKPOINT_FORMAT, "version": "1", "info": json.dumps(checkpoint.info)}
+    path.write_bytes(records._safetensors(checkpoint.arrays, metadata))
+    network = read_run(folder)
+    assert (network.model.state_dict()[weight.removeprefix("model.")].data == 0.5).all()
+    assert network.description == description.replace(", reads ", ", read ") + ", 2 steps ago"
+    checkpoint.info.update(history=[], epoch=0)
+    metadata["info"] = json.dumps(checkpoint.info)
+    path.write_bytes(records._safetensors(checkpoint.arrays, metadata))
+    assert read_run(folder).description.endswith(", after 2 steps")
+
+
 def test_by_hand_the_classifier_reads_what_the_hand_shows(digits, run_of_train_mnist):
     with_network = Explorer(digits, read_run(run_of_train_mnist[0]))
     own = with_network.look(ask(digits[0][5, 0], by="network"))
@@ -424,6 +449,19 @@ def test_a_fault_is_said_and_does_not_end_the_server(server, by_hand, digits, mo
     assert (status, json.loads(answer)) == (500, {"error": "ZeroDivisionError: division by zero"})
     assert "ZeroDivisionError" in capsys.readouterr().err
     assert send(server, question)[0] == 200
+
+
+def test_a_connection_that_is_gone_when_its_request_is_refused(server, monkeypatch, capsys):
+    def gone(connection, how):
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket.socket, "shutdown", gone)
+        assert send(server, b"{}", Host="evil.example")[0] == 403
+        for thread in threading.enumerate():  # of the server, which says what went wrong at the end of a connection
+            if "process_request_thread" in thread.name:
+                thread.join(20)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(server, by_hand, monkeypatch):

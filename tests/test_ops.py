@@ -247,6 +247,29 @@ def test_no_overflow_for_large_values():
     np.testing.assert_array_equal(z.grad.data, [[-1, 1]])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_tails_of_the_sigmoid_keep_their_digits(dtype):
+    """There y is e^-|x| and 1 - y is: (1 + tanh(x / 2)) / 2 rounds it to 0, and y (1 - y) rounds the slope to 0."""
+    x = Tensor(np.array([-20, -80, 20, 80], dtype), requires_grad=True)
+    y = x.sigmoid()
+    y.sum().backward()
+    tails = np.exp([-20.0, -80.0])
+    rtol = 1e-6 if dtype == np.float32 else 1e-14  # of one exponential and a few roundings
+    np.testing.assert_allclose(y.data[:2], tails / (1 + tails), rtol=rtol)
+    np.testing.assert_allclose(x.grad.data, np.tile(tails / (1 + tails) ** 2, 2), rtol=rtol)
+    x.grad = None
+    F.binary_cross_entropy_with_logits(x, np.array([0, 0, 1, 1], dtype), reduction="sum").backward()
+    np.testing.assert_allclose(x.grad.data, [*tails, *-tails] / (1 + np.tile(tails, 2)), rtol=rtol)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_the_gradient_of_a_quotient_where_the_square_is_no_number(size):
+    """b^2 is 0 or infinite in float32; the slopes 1 / b and -a / b^2 are numbers."""
+    a, b = (Tensor(np.full(1, size, np.float32), requires_grad=True) for _ in range(2))
+    (a / b).backward()
+    np.testing.assert_allclose([a.grad.item(), b.grad.item()], [1 / size, -1 / size], rtol=1e-6)  # float32
+
+
 def test_broadcasting_against_an_empty_batch():
     a = normal(1, 3)
     (a * Tensor(np.zeros((0, 3)))).sum().backward()
@@ -299,6 +322,7 @@ def test_numbers_and_integers_do_not_promote(compute):
         (lambda i: i.mean(), np.float32(1.5)),
         (lambda i: i**0.5, np.float32([1, np.sqrt(2)])),
         (lambda i: i.exp(), np.exp(np.float32([1, 2]))),
+        (lambda i: F.dropout(i, p=0.5, training=False), np.float32([1, 2])),
         (lambda i: i.sigmoid(), np.float32([0.7310586, 0.8807971])),
         (lambda i: i.softmax(), np.float32([0.26894143, 0.7310586])),
         (lambda i: -Tensor([True, False]), np.int64([-1, 0])),
@@ -483,6 +507,13 @@ def test_dropout():
     assert F.dropout(x, p=0) is x
 
 
+@pytest.mark.parametrize("dropout", [F.dropout, F.dropout2d])
+def test_dropout_of_integers(dropout):
+    """An integer mask would be of other numbers: 1 / (1 - p) = 1.25 is none."""
+    ministn.manual_seed(0)
+    assert set(np.unique(dropout(Tensor(np.ones((10, 20, 1, 1), np.int64)), p=0.2).data)) == {0, np.float32(1.25)}
+
+
 def test_dropout2d_drops_whole_channels():
     ministn.manual_seed(0)
     y = F.dropout2d(Tensor(np.ones((20, 30, 3, 5))), p=0.5).data
@@ -511,6 +542,11 @@ BAD_CALLS = [
     (lambda: F.cross_entropy(X, [0, 3], label_smoothing=0.1), ValueError, "cross_entropy: expected labels 0 to 2"),
     (lambda: F.cross_entropy(X[0], [0], label_smoothing=0.1), ValueError, r"cross_entropy: expected scores \(N, K\)"),
     (lambda: F.multi_margin_loss(X, [5, 0]), ValueError, "multi_margin_loss: expected labels 0 to 2"),
+    (
+        lambda: F.cross_entropy(X[:, :0], [0, 0]),
+        ValueError,
+        r"cross_entropy: expected scores \(N, K\) of at least one class, got shape \(2, 0\)",
+    ),
     (lambda: F.cross_entropy(X, [0.0, 1.0]), TypeError, "cross_entropy: expected integer labels, got float64"),
     (lambda: F.cross_entropy(X, [0, 1, 2]), ValueError, r"scores \(N, K\) and labels \(N,\), got \(2, 3\) and \(3,\)"),
     (lambda: F.cross_entropy(Z, [0, 1]), ValueError, r"got \(2, 4, 3\) and \(2,\)"),
@@ -521,6 +557,11 @@ BAD_CALLS = [
     (lambda: F.binary_cross_entropy_with_logits(X, Z), ValueError, "with_logits: expected target of the inp"),
     (lambda: F.smooth_l1_loss(X, Z), ValueError, "smooth_l1_loss: expected target of the input's shape"),
     (lambda: F.smooth_l1_loss(X, X, beta=0), ValueError, "smooth_l1_loss: expected a finite beta above 0, got 0"),
+    (
+        lambda: F.smooth_l1_loss(Tensor([1.0]), Tensor([1.0]), beta=1e-50),
+        ValueError,
+        "smooth_l1_loss: expected a finite beta above 0 in float32, got 1e-50",
+    ),
     (lambda: F.linear(Z, X), ValueError, "linear: expected input"),
     (lambda: F.linear(X, Tensor(np.zeros((4, 2)))), ValueError, r"equal in_features, got \(2, 3\) and \(4, 2\)"),
     (lambda: F.linear(X, X, Tensor(np.zeros(3))), ValueError, r"linear: expected a bias of shape \(2,\)"),

@@ -8,6 +8,7 @@ import os
 import platform
 import signal
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -256,6 +257,24 @@ def test_a_checkpoint_is_not_overwritten_by_weights_that_a_step_has_spoilt(tmp_p
     assert path.read_bytes() == good
 
 
+@pytest.mark.parametrize(
+    ("spoil", "name"),
+    [
+        (lambda trainer: next(iter(trainer.optimizer.state.values()))["exp_avg_sq"].fill(np.inf), "0.exp_avg_sq"),
+        (lambda trainer: trainer.average._average["fc1.bias"].fill(np.nan), "average.fc1.bias"),
+    ],
+    ids=["optimiser", "average"],
+)
+def test_nor_by_another_array_that_is_not_finite(tmp_path, spoil, name):
+    """One gradient of 1e25, whose square float32 does not hold, and Adam never moves the weight again."""
+    trainer = make_trainer(average=True)
+    trainer.fit(1)
+    spoil(trainer)
+    with pytest.raises(training.NonFiniteLossError, match=rf"not written, since [a-z]*\.?{name} is not finite"):
+        records.save_checkpoint(tmp_path / "checkpoint", trainer)
+    assert not os.listdir(tmp_path)
+
+
 # --- stopping and going on ----------------------------------------------------------------------------------------
 
 
@@ -293,6 +312,24 @@ def test_resume_is_exact(tmp_path, ctrl_c, optimizer, average, stop_at):
         averages = whole.average.state_dict()["weights"]
         for name, array in resumed.average.state_dict()["weights"].items():
             np.testing.assert_array_equal(array, averages[name])
+
+
+def test_a_resumed_run_is_tested_on_the_batches_of_the_epoch(tmp_path):
+    def make():
+        trainer = make_trainer()
+        options = {"drop_last": True, "augment": data.random_shift(3)}  # shuffled: other images are left out each time
+        trainer.test_loader = data.DataLoader(*make_images(50, 2), 32, std=0.5, **options)
+        return trainer
+
+    whole = make()
+    whole.fit(3)
+    stopped = make()
+    stopped.fit(2)
+    records.save_checkpoint(tmp_path / "checkpoint", stopped)
+    resumed = make()
+    records.read_checkpoint(tmp_path / "checkpoint").restore(resumed)
+    resumed.fit(3)
+    assert without_times(resumed.history) == without_times(whole.history)
 
 
 def test_ctrl_c_waits_for_the_end_of_the_step(ctrl_c):
@@ -487,15 +524,28 @@ def test_a_checkpoint_of_something_else(saved, options, message):
         ({"augment": None}, r"augmentation RandomShift\(max_pixels=1\), not with None"),
         ({"augment": data.random_shift(2)}, r"RandomShift\(max_pixels=1\), not with RandomShift\(max_pixels=2\)"),
         ({"labels": np.zeros(203, np.int64)}, r"labels \(hash\)"),
+        (
+            {"images": np.zeros((203, HEIGHT, WIDTH), np.uint8)},
+            r"training set \(hash\) [0-9a-f]{12}, not with [0-9a-f]",
+        ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_a_checkpoint_made_with_other_data(saved, change, message):
     trainer = make_trainer()
     images, labels = make_images(203, 1)
-    options = {"labels": labels, "seed": 7, "std": 0.5, "augment": data.random_shift(1)} | change
-    trainer.train_loader = data.DataLoader(images, batch_size=32, **options)
+    options = {"images": images, "labels": labels, "seed": 7, "std": 0.5, "augment": data.random_shift(1)} | change
+    trainer.train_loader = data.DataLoader(batch_size=32, **options)
     with pytest.raises(records.CheckpointError, match=message):
+        records.read_checkpoint(saved).restore(trainer)
+
+
+@pytest.mark.parametrize("change", [0, 1], ids=["images", "labels"])
+def test_a_checkpoint_made_with_another_test_set(saved, change):
+    trainer, test_set = make_trainer(), make_images(50, 2)
+    test_set[change][0] += 1
+    trainer.test_loader = data.DataLoader(*test_set, 32, shuffle=False, std=0.5)
+    with pytest.raises(records.CheckpointError, match=r"made with test set \(hash\) [0-9a-f]{12}, not with [0-9a-f]"):
         records.read_checkpoint(saved).restore(trainer)
 
 
@@ -602,7 +652,7 @@ def test_weights_in_which_a_bit_is_turned_or_that_have_no_checksum(tmp_path):
 
 def test_a_checkpoint_from_before_it_held_the_augmentation(saved):
     made_with = records.read_checkpoint(saved).info["made_with"]
-    for name in ("augmentation", "network", "loss", "decay of the average"):
+    for name in ("training set (hash)", "test set (hash)", "augmentation", "network", "loss", "decay of the average"):
         del made_with[name]
     rewrite(saved, made_with={**made_with, "augment": True})
     trainer = make_trainer()
@@ -628,10 +678,24 @@ def test_a_folder_that_is_locked(tmp_path):
         assert os.listdir(folder) == ["lock"]
         with pytest.raises(records.BusyError, match=f"another program is at {folder}"), records.locked(folder):
             pass
-        (folder / ".checkpoint.safetensors.123.part").write_bytes(b"half of it")
+        (folder / ".checkpoint.safetensors.123.0f9a55ee.part").write_bytes(b"half of it")
+        (folder / ".checkpoint.safetensors.123.part").write_bytes(b"as it was called at first")
         (folder / ".of somebody else.part").write_bytes(b"")
     with records.locked(folder):  # it is free again, and what a killed process left is gone
         assert sorted(os.listdir(folder)) == [".of somebody else.part", "lock"]
+
+
+def test_threads_that_write_one_file(tmp_path):
+    contents = [bytes([number]) * 300_000 for number in range(4)]
+
+    def write(content):
+        for _ in range(20):
+            records.write_atomically(tmp_path / "file", content)
+            assert (tmp_path / "file").read_bytes() in contents  # whole, whoever wrote it last
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, contents))
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_weights_of_another_model(tmp_path):

@@ -7,6 +7,7 @@ cycles and vanishes with its last Tensor, without waiting for the garbage collec
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,8 +26,8 @@ class Tensor:
     Parameters
     ----------
     data : array, Tensor, number or nested list
-        An array, or a Tensor's, is kept as it is, not copied. Python numbers and lists of them become float32 (or
-        int64, or bool).
+        An array, or a Tensor's, is kept as it is, not copied; a subclass of NumPy's as the plain array that it is in
+        memory, but one with a mask is refused. Python numbers and lists of them become float32 (or int64, or bool).
     requires_grad : bool
         Whether `backward` should leave the gradient with respect to this tensor in `grad`.
 
@@ -116,7 +117,12 @@ class Tensor:
         self._retains_grad = True
 
     def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("expected a tensor with an axis to count or iterate along, got one without axes")
         return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return map(self.__getitem__, range(len(self)))
 
     def __repr__(self) -> str:
         text = np.array2string(np.asarray(self.detach().numpy()), prefix="tensor(", separator=", ", precision=4)
@@ -153,9 +159,10 @@ class Tensor:
             if self.numel() != 1:
                 raise RuntimeError(f"backward(): expected a scalar or a gradient argument, got shape {self.shape}")
             gradient = array_module(self.data).ones_like(self.data)
-        seed = gradient.data if isinstance(gradient, Tensor) else gradient
-        if not is_array(seed):
-            raise TypeError(f"backward(): expected the gradient to be a Tensor or an array, got {type(seed).__name__}")
+        if not isinstance(gradient, Tensor) and not is_array(gradient):
+            kind = type(gradient).__name__
+            raise TypeError(f"backward(): expected the gradient to be a Tensor or an array, got {kind}")
+        seed = _as_array(gradient)
         _check_gradient("backward()", seed, self)
 
         gradients: dict[int, Array] = {id(self): seed}  # so far, of each tensor that still waits for its turn
@@ -210,8 +217,10 @@ def _as_array(data: Any) -> Array:
     """The array of a Tensor, an array as it is, or numbers as an array."""
     if isinstance(data, Tensor):
         return data.data
+    if isinstance(data, np.ma.MaskedArray):
+        raise TypeError("Tensor: expected an array without a mask, got a MaskedArray; see its method filled")
     if is_array(data):
-        return data
+        return np.asarray(data) if isinstance(data, np.ndarray) else data  # a np.matrix would multiply as matrices do
     array = np.asarray(data)
     # A 0-d result of NumPy keeps the dtype that it has; Python's numbers have none of their own.
     from_python = not isinstance(data, np.generic)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -116,6 +118,13 @@ class DataLoader:
         # (v / 255 - mean) / std as scale v + offset
         self._scale, self._offset = np.float32(1 / (255 * std)), np.float32(-mean / std)
         self._uploaded: Uploaded | None = None
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """The first digits of the SHA-256 of images and labels, by which a resumed run knows its data; made once."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()[:12]
 
     @property
     def image_shape(self) -> tuple[int, int]:

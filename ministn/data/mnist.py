@@ -31,6 +31,7 @@ import hashlib
 import io
 import math
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -271,14 +272,13 @@ def _store(path: Path, content: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
             if time.time() - left.stat().st_mtime > 86400:
                 left.unlink()
-    handle, part = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
+    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with open(part, "xb") as stream:  # unlike tempfile's, a file that others who share the cache may read
             stream.write(content)
         os.replace(part, path)
-    except BaseException:  # Ctrl-C too
-        os.unlink(part)
-        raise
+    finally:  # after Ctrl-C too
+        part.unlink(missing_ok=True)
 
 
 # --- fetching ---------------------------------------------------------------------------------------------------------

@@ -81,7 +81,6 @@ def read_run(folder: Path) -> TrainedNetwork:
             if isinstance(error, records.CheckpointError):
                 raise
             raise records.CheckpointError(f"{path}: no settings of a run ({type(error).__name__}: {error})") from None
-        records.load_weights(folder / "model.safetensors", network.model)
         network.model.eval()
         return network
     raise records.CheckpointError(
@@ -95,10 +94,15 @@ def _of_train_mnist(folder: Path, settings: dict[str, Any]) -> TrainedNetwork:
     if name not in ("stn", "stn-coordconv"):
         raise records.CheckpointError(f"{folder}: expected a network with a transformer (--model stn), got {name!r}")
     model = MnistSTN(coord_conv=name == "stn-coordconv")
-    info = records.read_checkpoint(folder / "checkpoint.safetensors").info  # where the normalisation stands
-    accuracy = (
-        f", reads {100 * info['history'][-1]['test_accuracy']:.2f} % of the test digits" if info["history"] else ""
-    )
+    # one file for weights, normalisation and accuracy: another one may be of another moment of the training
+    checkpoint = records.read_checkpoint(folder / "checkpoint.safetensors")
+    checkpoint.load_weights(model)
+    info = checkpoint.info
+    step = info["step"]
+    progress = f"after {step} steps"
+    if info["history"]:
+        accuracy = f"{100 * info['history'][-1]['test_accuracy']:.2f} % of the test digits after epoch {info['epoch']}"
+        progress = f"read {accuracy}, {step} steps ago" if step else f"reads {accuracy}"
     return TrainedNetwork(
         model,
         functools.partial(MnistCNN.forward, model),
@@ -107,7 +111,7 @@ def _of_train_mnist(folder: Path, settings: dict[str, Any]) -> TrainedNetwork:
         output_size=28,
         mean=float(info["made_with"]["pixel mean"]),
         std=float(info["made_with"]["pixel standard deviation"]),
-        description=f"{name}, trained on {settings['data_name']}{accuracy}",
+        description=f"{name}, trained on {settings['data_name']}, {progress}",
     )
 
 
@@ -126,6 +130,7 @@ def _of_table1(folder: Path, settings: dict[str, Any]) -> TrainedNetwork:
     )
     if not isinstance(model, DistortedMnistSTN):
         raise records.CheckpointError(f"{folder}: expected a network with a transformer (ST-...), got {name!r}")
+    records.load_weights(folder / "model.safetensors", model)
     return TrainedNetwork(
         model,
         model.classify,

@@ -174,8 +174,8 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self._send(status, "application/json", json.dumps({"error": why}).encode())
         # To close while the other side still sends would reset the connection, and the answer might be lost with it.
-        self.connection.shutdown(socket.SHUT_WR)
         with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
             for _ in range(LINGER):
                 if not self.rfile.read1(LARGEST_BODY):
                     break

@@ -17,14 +17,20 @@ LARGEST = 2**31 - 1  # for lengths and distances in pixels: their products still
 def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` with its last results kept by arguments: a layer has the same questions at every step.
 
-    What cannot be looked up, such as a list, is computed anew.
+    What cannot be looked up, such as a list, is computed anew. Arguments that are equal but of another type, such as
+    (2.0, 2.0) and (2, 2), are different ones.
     """
-    lookup = functools.lru_cache(maxsize=256, typed=True)(function)
+
+    @functools.lru_cache(maxsize=256, typed=True)
+    def lookup(types: tuple[type, ...], *arguments: Any) -> Any:
+        return function(*arguments)
 
     @functools.wraps(function)
     def answer(*arguments: Any) -> Any:
+        # `typed` looks at the arguments alone and not into them
+        types = tuple([type(value) for part in arguments if isinstance(part, tuple) for value in part])
         try:
-            return lookup(*arguments)
+            return lookup(types, *arguments)
         except TypeError:  # of an argument that has no hash, or by the function, which then says it again
             return function(*arguments)
 

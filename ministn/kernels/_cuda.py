@@ -14,6 +14,7 @@ import importlib.resources
 import math
 import re
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -85,36 +86,36 @@ def _sent(library: Any, make: Callable[..., np.ndarray], arguments: tuple[Any, .
 
 # --- steps that are recorded ------------------------------------------------------------------------------------------
 
-_recordable = False
-_anew: list[Callable[[], None]] | None = None
+# Each thread has its own.
+_recordable = ContextVar("_recordable", default=False)
+_anew: ContextVar[list[Callable[[], None]] | None] = ContextVar("_anew", default=None)
 
 
 @contextlib.contextmanager
 def recordable() -> Iterator[None]:
     """Within the block, kernels are chosen that a CUDA graph can hold: CuPy refuses to record the calls of cuBLAS."""
-    global _recordable
-    before, _recordable = _recordable, True
+    token = _recordable.set(True)
     try:
         yield
     finally:
-        _recordable = before
+        _recordable.reset(token)
 
 
 def must_be_recordable() -> bool:
     """Whether `recordable` asked for kernels that a CUDA graph can hold."""
-    return _recordable
+    return _recordable.get()
 
 
 @contextlib.contextmanager
 def recording() -> Iterator[list[Callable[[], None]]]:
     """Around the recording of a graph. Yields the list of what `before_each_run` was told, to do before each run."""
-    global _anew
-    before, _anew = _anew, []
+    work: list[Callable[[], None]] = []
+    token = _anew.set(work)
     try:
         with recordable():
-            yield _anew
+            yield work
     finally:
-        _anew = before
+        _anew.reset(token)
 
 
 def before_each_run(work: Callable[[], None]) -> None:
@@ -122,10 +123,11 @@ def before_each_run(work: Callable[[], None]) -> None:
 
     For what is another thing each time, such as a random mask: a graph repeats its kernels with the same numbers.
     """
-    if _anew is None:
+    recorded = _anew.get()
+    if recorded is None:
         work()
     else:
-        _anew.append(work)
+        recorded.append(work)
 
 
 def room_for_each_run(library: Any, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -134,7 +136,7 @@ def room_for_each_run(library: Any, shape: tuple[int, ...], dtype: Any) -> Array
     A recording takes its memory from a pool, which may give this array the memory of one that is gone by then. The
     graph makes that one anew in each run, over what was filled in before the run. So this comes from no pool.
     """
-    if _anew is None:
+    if _anew.get() is None:
         return library.empty(shape, dtype)
     with library.cuda.using_allocator(None):
         return library.empty(shape, dtype)

@@ -32,15 +32,18 @@ class Tanh(Function):
 
 
 class Sigmoid(Function):
-    """y = 1 / (1 + e^-x) = (1 + tanh(x / 2)) / 2, which cannot overflow; y' = y (1 - y)."""
+    """y = 1 / (1 + e^-x) and y' = y (1 - y), both from e = e^-|x|, which cannot overflow.
+
+    y = 1 / (1 + e) for x >= 0, else e / (1 + e), and y' = e / (1 + e)^2 keep their digits where y or 1 - y is tiny.
+    """
 
     def forward(self, x: Array) -> Array:
-        half = x.dtype.type(0.5)
-        self.y = half * (1 + array_module(x).tanh(half * x))
-        return self.y
+        xp = array_module(x)
+        self.e = xp.exp(-abs(x))
+        return xp.where(x >= 0, x.dtype.type(1), self.e) / (1 + self.e)
 
     def backward(self, grad_output: Array) -> Array:
-        return grad_output * self.y * (1 - self.y)
+        return grad_output * (self.e / (1 + self.e) ** 2)
 
 
 class Exp(Function):

@@ -47,15 +47,16 @@ class Multiply(Function):
 
 
 class Divide(Function):
-    """c = a / b, so dc/da = 1 / b and dc/db = -a / b^2."""
+    """c = a / b, so dc/da = 1 / b and dc/db = -(a / b) / b, as b^2 might over- or underflow."""
 
     def forward(self, a: Array, b: Array) -> Array:
         self.a, self.b = a, b
         return a / b
 
     def backward(self, grad_output: Array) -> tuple[Array | None, Array | None]:
-        grad_a = unbroadcast(grad_output / self.b, self.a.shape) if self.needs_grad[0] else None
-        grad_b = unbroadcast(-grad_output * self.a / (self.b * self.b), self.b.shape) if self.needs_grad[1] else None
+        grad = grad_output / self.b
+        grad_a = unbroadcast(grad, self.a.shape) if self.needs_grad[0] else None
+        grad_b = unbroadcast(-grad * (self.a / self.b), self.b.shape) if self.needs_grad[1] else None
         return grad_a, grad_b
 
 

@@ -8,6 +8,7 @@ from ministn import random
 from ministn.autodiff import Function, Tensor
 from ministn.backend import Array, implementation
 from ministn.kernels._checks import check_is_tensor, flag
+from ministn.ops._common import in_floating_point
 
 _ELEMENTWISE = "ministn.ops.elementwise"
 
@@ -28,7 +29,7 @@ class Dropout(Function):
 def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     """Each element set to zero with probability `p`, the others divided by 1 - p; unchanged outside training."""
     check_is_tensor("dropout", "input", input)
-    return _masked("dropout", input, input.shape, p, training)
+    return _masked("dropout", in_floating_point(input), input.shape, p, training)
 
 
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
@@ -39,7 +40,7 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     check_is_tensor("dropout2d", "input", input)
     if input.ndim != 4:
         raise ValueError(f"dropout2d: expected an input (N, C, H, W), got shape {input.shape}")
-    return _masked("dropout2d", input, (*input.shape[:2], 1, 1), p, training)
+    return _masked("dropout2d", in_floating_point(input), (*input.shape[:2], 1, 1), p, training)
 
 
 def _masked(name: str, input: Tensor, shape: tuple[int, ...], p: float, training: bool) -> Tensor:

@@ -81,7 +81,7 @@ class MultiMarginLoss(Function):
 class BinaryCrossEntropyWithLogits(Function):
     """-t log s(z) - (1 - t) log(1 - s(z)) for the sigmoid s: max(z, 0) - t z + log(1 + e^-|z|), which cannot overflow.
 
-    Its slopes are s(z) - t in z and -z in t.
+    Its slopes are s(z) - t = (1 - t) s(z) - t s(-z) in z, which keeps its digits near 0, and -z in t.
     """
 
     def forward(self, logits: Array, target: Array) -> Array:
@@ -90,9 +90,12 @@ class BinaryCrossEntropyWithLogits(Function):
         return xp.maximum(logits, logits.dtype.type(0)) - target * logits + xp.log1p(xp.exp(-abs(logits)))
 
     def backward(self, grad_output: Array) -> tuple[Array | None, Array | None]:
-        half = grad_output.dtype.type(0.5)
-        sigmoid = half * (1 + array_module(grad_output).tanh(half * self.logits))
-        return grad_output * (sigmoid - self.target), -grad_output * self.logits if self.needs_grad[1] else None
+        xp, one = array_module(grad_output), grad_output.dtype.type(1)
+        e, positive = xp.exp(-abs(self.logits)), self.logits >= 0
+        # s(z) and s(-z), times 1 + e
+        yes, no = xp.where(positive, one, e), xp.where(positive, e, one)
+        slope = ((1 - self.target) * yes - self.target * no) / (1 + e)
+        return grad_output * slope, -grad_output * self.logits if self.needs_grad[1] else None
 
 
 class SmoothL1(Function):
@@ -199,7 +202,7 @@ def smooth_l1_loss(input: Tensor, target: Any, reduction: str = "mean", beta: fl
     reduction : {"mean", "sum", "none"}
         Over all elements.
     beta : float
-        Above 0.
+        Above 0, in the dtype of the input too: float32 takes 1e-50 for 0.
 
     References
     ----------
@@ -208,6 +211,8 @@ def smooth_l1_loss(input: Tensor, target: Any, reduction: str = "mean", beta: fl
     if not isinstance(beta, numbers.Real) or not 0 < beta < math.inf:
         raise ValueError(f"smooth_l1_loss: expected a finite beta above 0, got {beta}")
     difference = input - _target("smooth_l1_loss", input, target)
+    if difference.dtype.kind == "f" and not difference.dtype.type(beta) > 0:
+        raise ValueError(f"smooth_l1_loss: expected a finite beta above 0 in {difference.dtype}, got {beta}")
     return _reduce("smooth_l1_loss", SmoothL1.apply(difference, beta=float(beta)), reduction)
 
 
@@ -267,6 +272,8 @@ def _labels(name: str, scores: Tensor, labels: Any) -> Array:
     if labels.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integer labels, got {labels.dtype}")
     classes = scores.shape[1]
+    if not classes:
+        raise ValueError(f"{name}: expected scores (N, K) of at least one class, got shape {scores.shape}")
     if not isinstance(labels, np.ndarray):
         if isinstance(scores.data, np.ndarray):
             raise TypeError(f"{name}: expected labels on the cpu, where the scores are, got labels on the gpu")

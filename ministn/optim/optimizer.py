@@ -78,7 +78,22 @@ class Optimizer:
         self.param_groups.append({"params": params, **self._checked({**self.defaults, **options})})
 
     def step(self) -> None:
-        """Move every parameter that has a gradient, in place."""
+        """Move every parameter that has a gradient, in place.
+
+        Raises
+        ------
+        ValueError
+            If a gradient has not the shape, dtype and device of its parameter; no parameter is moved then.
+        """
+        for index, param in enumerate(self._all_parameters()):
+            if param.grad is not None:
+                data, grad = param.data, param.grad.data
+                if grad.shape != data.shape or grad.dtype != data.dtype or type(grad) is not type(data):
+                    raise ValueError(
+                        f"{self._name}: expected the gradient of parameter {index} to have shape {param.shape} and "
+                        f"dtype {param.dtype} on the {param.device}, "
+                        f"got {param.grad.shape} and {param.grad.dtype} on the {param.grad.device}"
+                    )
         self._follow_parameters()
         for group in self.param_groups:
             for param in group["params"]:

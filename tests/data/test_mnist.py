@@ -351,6 +351,17 @@ def test_mirror_then_cache(arrays, serve, tmp_path):
     assert len(mirror.requested) == 4
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there are no such permissions")
+def test_others_may_read_the_cache(arrays, serve, tmp_path):
+    serve(arrays)
+    before = os.umask(0o027)
+    try:
+        mnist.load()
+    finally:
+        os.umask(before)
+    assert {(tmp_path / "cache" / name).stat().st_mode & 0o777 for name in arrays} == {0o640}
+
+
 def test_a_damaged_or_missing_file_in_the_cache_is_fetched_again(arrays, serve, tmp_path, capsys):
     mirror = serve(arrays)
     mnist.load()

@@ -162,6 +162,14 @@ def test_more_steps_than_there_are_slots(library, digits, monkeypatch):
     assert metrics.loss == pytest.approx(losses.astype(float).mean(), rel=1e-15)
 
 
+def test_labels_that_are_no_classes_are_never_correct(library):
+    metrics, boxes = training.Metrics(), Tensor(np.zeros((4, 1, 4), np.int64)).to("gpu")
+    for shape in ((4, 4), (4, 3, 5)):  # the first answer is the largest
+        answers = Tensor(np.zeros(shape, np.float32)).to("gpu")
+        metrics.add(answers, boxes.data, Tensor(np.float32(0.5)).to("gpu"))
+    assert metrics.as_dict() == {"images": 8, "loss_sum": 4.0, "correct": 0}
+
+
 # --- steps as a graph ---------------------------------------------------------------------------------------------
 
 

@@ -465,3 +465,12 @@ def test_pairs_may_be_lists():
     np.testing.assert_array_equal(conv2d(x, weight, stride=[2, 1], padding=[1, 0]).data, expected)
     with pytest.raises(TypeError, match="conv2d: expected stride to be an integer or two"):
         conv2d(x, weight, stride=np.array([2.0, 1.0]))
+
+
+def test_floats_are_refused_after_integers_that_equal_them():
+    """What was found right is remembered, but (2, 2) == (2.0, 2.0)."""
+    x, weight = Tensor(np.zeros((1, 1, 5, 5))), Tensor(np.zeros((1, 1, 2, 2)))
+    for _ in range(2):
+        assert conv2d(x, weight, stride=(2, 2)).shape == (1, 1, 2, 2)
+        with pytest.raises(TypeError, match=r"conv2d: expected stride to be an integer or two, got \(2.0, 2.0\)"):
+            conv2d(x, weight, stride=(2.0, 2.0))

@@ -113,6 +113,27 @@ MAKERS = {
 
 
 @pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize(
+    ("gradient", "got"),
+    [
+        (np.full(1, 5, np.float32), r"\(1,\) and float32"),
+        (np.ones((64, 1), np.float32), r"\(64, 1\) and float32"),
+        (np.ones(64), r"\(64,\) and float64"),
+    ],
+    ids=["length", "axes", "dtype"],
+)
+def test_a_gradient_that_does_not_fit_moves_nothing(name, gradient, got):
+    """Loops over the numbers of the parameter would read behind the end of a shorter gradient."""
+    first, second = parameter(1.0, grad=[1]), parameter(*range(64), dtype=np.float32)
+    second.grad = Tensor(gradient)
+    message = r"gradient of parameter 1 to have shape \(64,\) and dtype float32 on the cpu, got " + got + " on the cpu"
+    with pytest.raises(ValueError, match=message):
+        MAKERS[name]([first, second]).step()
+    assert first.data[0] == 1
+    np.testing.assert_array_equal(second.data, np.arange(64))
+
+
+@pytest.mark.parametrize("name", MAKERS)
 def test_a_run_continues_from_its_state_bit_for_bit(name):
     def step(optimizer, weights, count):
         for _ in range(count):

@@ -73,7 +73,8 @@ def with_channels(x, channels):
 
 def add_scaled_(x, factor, y):
     """As `reference.add_scaled_`."""
-    if x.flags.c_contiguous and y.flags.c_contiguous:  # as most are: without more questions, once for each parameter
+    # as most are: without more questions, once for each parameter
+    if x.shape == y.shape and x.flags.c_contiguous and y.flags.c_contiguous:
         return _add_scaled(x.reshape(-1), y.reshape(-1), factor)
     if not _in_one_order(x):
         return reference.add_scaled_(x, factor, y)
@@ -97,10 +98,10 @@ def adam_(w, m, v, g, beta1, beta2, rate, scale, eps, decay=1.0):
 
 
 def _in_one_order(*arrays):
-    """Whether all have their numbers in the same order and without gaps, so that vectors of them are views."""
+    """Whether all have as many numbers, in the same order and without gaps, so that vectors of them are views."""
     first, *others = arrays
     without_gaps = first.flags.forc or np.may_share_memory(first.ravel("K"), first)
-    return without_gaps and all([array.strides == first.strides for array in others])
+    return without_gaps and all([_is_like(first, array) for array in others])
 
 
 def _vectors(first, *arrays):
@@ -108,8 +109,13 @@ def _vectors(first, *arrays):
     return [first.ravel("K"), *[_like(first, array).ravel("K") for array in arrays]]
 
 
+def _is_like(first, array):
+    return array.shape == first.shape and array.strides == first.strides
+
+
 def _like(first, array):
-    if array.strides == first.strides:
+    """`array`, or a copy of it, repeated where it has to be, in the memory order of `first`."""
+    if _is_like(first, array):
         return array
     same = np.empty_like(first)
     same[...] = array

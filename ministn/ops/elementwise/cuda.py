@@ -54,14 +54,14 @@ def with_channels(x: Array, channels: Array) -> Array:
 
 def add_scaled_(x: Array, factor: float, y: Array) -> None:
     """As `reference.add_scaled_`."""
-    if not x.flags.c_contiguous:
+    if not x.flags.c_contiguous or x.shape != y.shape:
         return reference.add_scaled_(x, factor, y)
     launch(__package__, "add_scaled", x.size, x, float(factor), array_module(y).ascontiguousarray(y), np.int64(x.size))
 
 
 def scale_and_add_(x: Array, factor: float, y: Array) -> None:
     """As `reference.scale_and_add_`."""
-    if not x.flags.c_contiguous:
+    if not x.flags.c_contiguous or x.shape != y.shape:
         return reference.scale_and_add_(x, factor, y)
     launch(
         __package__, "scale_and_add", x.size, x, float(factor), array_module(y).ascontiguousarray(y), np.int64(x.size)
@@ -81,7 +81,8 @@ def adam_(
     decay: float = 1.0,
 ) -> None:
     """As `reference.adam_`."""
-    if not (w.flags.c_contiguous and m.flags.c_contiguous and v.flags.c_contiguous):
+    others_fit = all([array.flags.c_contiguous and array.shape == w.shape for array in (m, v)]) and g.shape == w.shape
+    if not (w.flags.c_contiguous and others_fit):
         return reference.adam_(w, m, v, g, beta1, beta2, rate, scale, eps, decay)
     numbers = [float(number) for number in (1 - beta1, beta2, 1 - beta2, rate, scale, eps, decay)]
     launch(__package__, "adam", w.size, w, m, v, array_module(g).ascontiguousarray(g), *numbers, np.int64(w.size))
