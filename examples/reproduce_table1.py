@@ -154,6 +154,8 @@ OVERRIDES: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {
         ("CNN", "RTS"): {"epochs": 10},
         ("ST-FCN", "RTS"): {"epochs": 150, "dropout": 0.2},
         ("ST-CNN", "RTS"): {"dropout": 0.25},
+        ("ST-CNN", "affine", "RTS"): {"epochs": 48},
+        ("ST-CNN", "projective", "RTS"): {"epochs": 48},
         ("CNN", "TC"): {"epochs": 8},
     },
 }
