@@ -258,6 +258,9 @@ def make_run(folder: Path) -> bytes:
     digits = data.strokes.load(train_size=64, test_size=20, seed=0)
     vars(data)["load"] = lambda name, data_dir=None: digits
     train_mnist.Run.report = lambda run: None  # type: ignore[method-assign]
+    fit = training.Trainer.fit
+    # a made-up checkpoint may ask for 10^30 epochs, and a reader who trains them does what it says
+    training.Trainer.fit = lambda self, epochs, *calls: fit(self, min(epochs, self.epoch + 2), *calls)  # type: ignore[method-assign]
     train_mnist.main(["--model", "cnn", "--epochs", "1", "--threads", "1", "--out", str(folder / "run")])
     return (folder / "run" / train_mnist.CHECKPOINT).read_bytes()
 
