@@ -157,6 +157,7 @@ OVERRIDES: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {
         ("ST-CNN", "affine", "RTS"): {"epochs": 48},
         ("ST-CNN", "projective", "RTS"): {"epochs": 48},
         ("CNN", "TC"): {"epochs": 8},
+        ("ST-FCN", "TC"): {"epochs": 200},
     },
 }
 OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}

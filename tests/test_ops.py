@@ -512,6 +512,8 @@ def test_dropout_of_integers(dropout):
     """An integer mask would be of other numbers: 1 / (1 - p) = 1.25 is none."""
     ministn.manual_seed(0)
     assert set(np.unique(dropout(Tensor(np.ones((10, 20, 1, 1), np.int64)), p=0.2).data)) == {0, np.float32(1.25)}
+    integers = Tensor(np.arange(3).reshape(3, 1, 1, 1))
+    assert dropout(integers, p=0.2, training=False) is integers
 
 
 def test_dropout2d_drops_whole_channels():

@@ -29,7 +29,7 @@ class Dropout(Function):
 def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     """Each element set to zero with probability `p`, the others divided by 1 - p; unchanged outside training."""
     check_is_tensor("dropout", "input", input)
-    return _masked("dropout", in_floating_point(input), input.shape, p, training)
+    return _masked("dropout", input, input.shape, p, training)
 
 
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
@@ -40,7 +40,7 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     check_is_tensor("dropout2d", "input", input)
     if input.ndim != 4:
         raise ValueError(f"dropout2d: expected an input (N, C, H, W), got shape {input.shape}")
-    return _masked("dropout2d", in_floating_point(input), (*input.shape[:2], 1, 1), p, training)
+    return _masked("dropout2d", input, (*input.shape[:2], 1, 1), p, training)
 
 
 def _masked(name: str, input: Tensor, shape: tuple[int, ...], p: float, training: bool) -> Tensor:
@@ -48,7 +48,9 @@ def _masked(name: str, input: Tensor, shape: tuple[int, ...], p: float, training
         raise ValueError(f"{name}: expected a probability 0 <= p <= 1, got {p}")
     if not flag(name, "training", training) or p == 0:
         return input
-    factor = 1 / (1 - p) if p < 1 else 0.0  # p = 1 keeps none
+    if p < 1:  # else nothing is kept, and integers may stay integers
+        input = in_floating_point(input)
+    factor = 1 / (1 - p) if p < 1 else 0.0
     # One random sequence on every device: the same seed drops the same elements.
     mask = implementation(_ELEMENTWISE, input.data).random_mask(random.generator(), shape, p, factor, input.data)
     return Dropout.apply(input, scale=mask)
