@@ -546,7 +546,8 @@ def read_result(path: Path) -> dict[str, Any] | None:
     numbers = ("test_error_percent", "test_images", "epochs", "parameters", "wall_seconds", "cpu_seconds")
     sessions = run.get("sessions")
     sound = (
-        all(isinstance(run.get(name), (int, float)) and math.isfinite(run[name]) for name in numbers)
+        all(type(run.get(name)) in (int, float) and math.isfinite(run[name]) for name in numbers)
+        and 0 <= run["test_error_percent"] <= 100
         and isinstance(sessions, list)
         and all(isinstance(session, dict) for session in sessions)
         and {field.name for field in dataclasses.fields(Run)} <= run.keys()
