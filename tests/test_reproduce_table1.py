@@ -731,6 +731,7 @@ def test_tables_that_cannot_be_made(table1, capsys):
         ({"wall_seconds": float("nan")}, "is not the result of a run"),
         ({"test_error_percent": True}, "is not the result of a run"),
         ({"test_error_percent": 1e30}, "is not the result of a run"),
+        ({"epochs": 10**400}, "is not the result of a run"),
         ({"sessions": None}, "is not the result of a run"),
         ({"sessions": [1]}, "is not the result of a run"),
         ({"recipe_name": "another"}, "is not the result of a run"),
