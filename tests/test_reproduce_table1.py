@@ -578,9 +578,7 @@ def test_the_page_in_the_docs_is_of_the_results_there(table1, monkeypatch, tmp_p
 
 def test_the_command_in_the_readme_is_a_cell(table1):
     readme = (SCRIPT.parents[1] / "README.md").read_text()
-    _, _, command = (
-        readme.partition("<!-- command: table1 -->\n```")[2].partition("```")[0].partition("reproduce_table1.py ")
-    )
+    command = readme.partition("<!-- command: table1 -->")[2].split("```")[1].partition("reproduce_table1.py ")[2]
     (task,) = table1.plan(table1.parse(command.split()))
     assert task.run.cell in table1.PAPER
 

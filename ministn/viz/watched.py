@@ -220,7 +220,7 @@ def _index(watch: Watch, digit: int) -> int:
 
 def _on_canvas(images: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """Images (N, H, W) in the middle of a canvas no smaller than they, so that digits look as large as on that."""
-    margins = [(canvas - side) for canvas, side in zip(size, images.shape[1:], strict=True)]
+    margins = [canvas - side for canvas, side in zip(size, images.shape[1:], strict=True)]
     return np.pad(images, [(0, 0), *((margin // 2, margin - margin // 2) for margin in margins)])
 
 
